@@ -1,0 +1,1 @@
+//! What every remediation stands on.
