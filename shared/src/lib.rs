@@ -1,1 +1,20 @@
-//! What every remediation stands on.
+//! What every remediation stands on: alarms in, the guard in between, reports out.
+//!
+//! A run goes through [`runtime`]: the [`alarm`] event is parsed, the [`policy`] says which targets it
+//! acts on, the [`guard`] decides from what the [`ledger`] holds, the [`remediation`] observes, plans,
+//! applies and verifies, and one [`outcome`] is written, emitted and answered.
+
+pub mod alarm;
+pub mod arn;
+pub mod aws_error;
+pub mod backoff;
+pub mod clock;
+pub mod guard;
+pub mod ids;
+pub mod ledger;
+pub mod outcome;
+pub mod policy;
+pub mod remediation;
+pub mod runtime;
+pub mod settings;
+pub mod telemetry;

@@ -1,0 +1,340 @@
+//! The AWS calls of a replay, each told apart by what its failure means for the messages in hand.
+
+use aws_config::SdkConfig;
+use aws_sdk_lambda::types::InvocationType;
+use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchOutput;
+use aws_sdk_sqs::types::{
+    ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry,
+    MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry,
+};
+use aws_smithy_types::retry::RetryConfig;
+use chrono::{DateTime, TimeDelta, Utc};
+use shared::arn::Arn;
+use shared::aws_error::{AwsError, Kind};
+
+use crate::error::ReplayError;
+use crate::message::InHand;
+use crate::plan::{Observed, Queue, Reached};
+use crate::policy::Replay;
+
+/// How far back a consumer's errors are counted.
+const ERROR_WINDOW: TimeDelta = TimeDelta::minutes(5);
+
+/// The clients of a replay.
+#[derive(Debug, Clone)]
+pub struct Aws {
+    sqs: aws_sdk_sqs::Client,
+    /// Sends are not repeated by the SDK: whether an answer was lost has to be known here.
+    sqs_once: aws_sdk_sqs::Client,
+    lambda: aws_sdk_lambda::Client,
+    lambda_once: aws_sdk_lambda::Client,
+    cloudwatch: aws_sdk_cloudwatch::Client,
+}
+
+fn url(queue: &Arn) -> String {
+    // The policy is refused unless every queue has one.
+    queue.queue_url().unwrap_or_default()
+}
+
+impl Aws {
+    /// Builds the clients from one configuration.
+    #[must_use]
+    pub fn new(config: &SdkConfig) -> Self {
+        let once = config
+            .to_builder()
+            .retry_config(RetryConfig::disabled())
+            .build();
+        Self {
+            sqs: aws_sdk_sqs::Client::new(config),
+            sqs_once: aws_sdk_sqs::Client::new(&once),
+            lambda: aws_sdk_lambda::Client::new(config),
+            lambda_once: aws_sdk_lambda::Client::new(&once),
+            cloudwatch: aws_sdk_cloudwatch::Client::new(config),
+        }
+    }
+
+    /// Reads all queues at once.
+    pub async fn observe(
+        &self,
+        policy: &Replay,
+        now: DateTime<Utc>,
+    ) -> Result<Observed, ReplayError> {
+        let destinations = futures_util::future::try_join_all(policy.destinations.iter().map(
+            |destination| async move {
+                if destination.is_function() {
+                    return Ok(Reached::Function);
+                }
+                self.reach(&destination.arn).await
+            },
+        ));
+        let errors = futures_util::future::try_join_all(policy.destinations.iter().map(
+            |destination| async move {
+                match &destination.consumer_function {
+                    Some(function) => self.consumer_errors(function, now).await.map(Some),
+                    None => Ok(None),
+                }
+            },
+        ));
+        let (source, destinations, quarantine, consumer_errors) = tokio::try_join!(
+            self.queue(&policy.source),
+            destinations,
+            self.reach(&policy.quarantine),
+            errors,
+        )?;
+        Ok(Observed {
+            source,
+            destinations,
+            quarantine,
+            consumer_errors,
+        })
+    }
+
+    async fn reach(&self, queue: &Arn) -> Result<Reached, ReplayError> {
+        match self.queue(queue).await {
+            Ok(found) => Ok(Reached::Queue(found)),
+            Err(ReplayError::Aws(error)) if error.kind == Kind::NotFound => Ok(Reached::Gone),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads a queue's counts and limits.
+    pub async fn queue(&self, queue: &Arn) -> Result<Queue, ReplayError> {
+        use QueueAttributeName as Name;
+        let answer = self
+            .sqs
+            .get_queue_attributes()
+            .queue_url(url(queue))
+            .attribute_names(Name::ApproximateNumberOfMessages)
+            .attribute_names(Name::ApproximateNumberOfMessagesNotVisible)
+            .attribute_names(Name::ApproximateNumberOfMessagesDelayed)
+            .attribute_names(Name::MaximumMessageSize)
+            .send()
+            .await
+            .map_err(|error| {
+                ReplayError::Aws(AwsError::new(
+                    "sqs:GetQueueAttributes",
+                    queue.as_str(),
+                    &error,
+                ))
+            })?;
+        let number = |name: Name, called: &'static str| {
+            let value = answer.attributes().and_then(|all| all.get(&name));
+            value
+                .and_then(|value| value.parse().ok())
+                .ok_or_else(|| ReplayError::Attribute {
+                    queue: queue.to_string(),
+                    name: called,
+                    value: value.cloned(),
+                })
+        };
+        let limit = number(Name::MaximumMessageSize, "MaximumMessageSize")?;
+        Ok(Queue {
+            visible: number(
+                Name::ApproximateNumberOfMessages,
+                "ApproximateNumberOfMessages",
+            )?,
+            in_flight: number(
+                Name::ApproximateNumberOfMessagesNotVisible,
+                "ApproximateNumberOfMessagesNotVisible",
+            )?,
+            delayed: number(
+                Name::ApproximateNumberOfMessagesDelayed,
+                "ApproximateNumberOfMessagesDelayed",
+            )?,
+            max_message_bytes: usize::try_from(limit).unwrap_or(usize::MAX),
+        })
+    }
+
+    /// Counts a function's errors in the last minutes.
+    pub async fn consumer_errors(
+        &self,
+        function: &str,
+        now: DateTime<Utc>,
+    ) -> Result<f64, ReplayError> {
+        use aws_sdk_cloudwatch::types::{Dimension, Metric, MetricDataQuery, MetricStat};
+        let time = |at: DateTime<Utc>| aws_smithy_types::DateTime::from_secs(at.timestamp());
+        let metric = Metric::builder()
+            .namespace("AWS/Lambda")
+            .metric_name("Errors")
+            .dimensions(
+                Dimension::builder()
+                    .name("FunctionName")
+                    .value(function)
+                    .build(),
+            )
+            .build();
+        let query = MetricDataQuery::builder()
+            .id("errors")
+            .metric_stat(
+                MetricStat::builder()
+                    .metric(metric)
+                    .period(60)
+                    .stat("Sum")
+                    .build(),
+            )
+            .build();
+        let answer = self
+            .cloudwatch
+            .get_metric_data()
+            .start_time(time(now - ERROR_WINDOW))
+            .end_time(time(now))
+            .metric_data_queries(query)
+            .send()
+            .await
+            .map_err(|error| {
+                ReplayError::Aws(AwsError::new("cloudwatch:GetMetricData", function, &error))
+            })?;
+        Ok(answer
+            .metric_data_results()
+            .iter()
+            .flat_map(|result| result.values())
+            .sum())
+    }
+
+    /// Receives up to `max` messages, waiting up to `wait_seconds` for the first.
+    pub async fn receive(
+        &self,
+        queue: &Arn,
+        max: u32,
+        wait_seconds: u32,
+        visibility_seconds: u32,
+    ) -> Result<Vec<InHand>, AwsError> {
+        let int = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
+        let answer = self
+            .sqs
+            .receive_message()
+            .queue_url(url(queue))
+            .max_number_of_messages(int(max))
+            .wait_time_seconds(int(wait_seconds))
+            .visibility_timeout(int(visibility_seconds))
+            .message_attribute_names("All")
+            .message_system_attribute_names(MessageSystemAttributeName::All)
+            .send()
+            .await
+            .map_err(|error| AwsError::new("sqs:ReceiveMessage", queue.as_str(), &error))?;
+        Ok(answer
+            .messages
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(InHand::from_sqs)
+            .collect())
+    }
+
+    /// Sends a batch, once.
+    pub async fn send(
+        &self,
+        queue: &Arn,
+        entries: Vec<SendMessageBatchRequestEntry>,
+    ) -> Result<SendMessageBatchOutput, AwsError> {
+        self.sqs_once
+            .send_message_batch()
+            .queue_url(url(queue))
+            .set_entries(Some(entries))
+            .send()
+            .await
+            .map_err(|error| AwsError::new("sqs:SendMessage", queue.as_str(), &error))
+    }
+
+    /// Invokes a function asynchronously, once, and gives the request's id.
+    pub async fn invoke(
+        &self,
+        function: &str,
+        payload: String,
+    ) -> Result<Option<String>, AwsError> {
+        use aws_sdk_lambda::operation::RequestId as _;
+        self.lambda_once
+            .invoke()
+            .function_name(function)
+            .invocation_type(InvocationType::Event)
+            .payload(payload.into_bytes().into())
+            .send()
+            .await
+            .map(|answer| answer.request_id().map(str::to_owned))
+            .map_err(|error| AwsError::new("lambda:InvokeFunction", function, &error))
+    }
+
+    /// Invokes a function asynchronously, trying again: for an event whose second delivery does nothing.
+    pub async fn invoke_surely(&self, function: &str, payload: String) -> Result<(), AwsError> {
+        self.lambda
+            .invoke()
+            .function_name(function)
+            .invocation_type(InvocationType::Event)
+            .payload(payload.into_bytes().into())
+            .send()
+            .await
+            .map(|_| ())
+            .map_err(|error| AwsError::new("lambda:InvokeFunction", function, &error))
+    }
+
+    /// Removes messages and gives the positions of those that are still there.
+    ///
+    /// Removing is idempotent, so it is tried again whatever the failure.
+    pub async fn remove(
+        &self,
+        queue: &Arn,
+        receipts: &[&str],
+        seed: &str,
+    ) -> Result<Vec<usize>, AwsError> {
+        let mut left: Vec<usize> = (0..receipts.len()).collect();
+        for attempt in 0..4 {
+            let entries = left
+                .iter()
+                .filter_map(|at| {
+                    DeleteMessageBatchRequestEntry::builder()
+                        .id(at.to_string())
+                        .receipt_handle(receipts[*at])
+                        .build()
+                        .ok()
+                })
+                .collect();
+            let answer = self
+                .sqs
+                .delete_message_batch()
+                .queue_url(url(queue))
+                .set_entries(Some(entries))
+                .send()
+                .await
+                .map_err(|error| AwsError::new("sqs:DeleteMessage", queue.as_str(), &error))?;
+            left.retain(|at| {
+                let id = at.to_string();
+                !answer.successful().iter().any(|entry| entry.id() == id)
+            });
+            if left.is_empty() {
+                break;
+            }
+            tokio::time::sleep(shared::backoff::pause(attempt, seed)).await;
+        }
+        Ok(left)
+    }
+
+    /// Gives messages back at once. One that cannot be given back comes back by itself.
+    pub async fn release(&self, queue: &Arn, receipts: &[String]) -> Result<usize, AwsError> {
+        let mut released = 0;
+        for receipts in receipts.chunks(10) {
+            let entries = receipts
+                .iter()
+                .enumerate()
+                .filter_map(|(at, receipt)| {
+                    ChangeMessageVisibilityBatchRequestEntry::builder()
+                        .id(at.to_string())
+                        .receipt_handle(receipt)
+                        .visibility_timeout(0)
+                        .build()
+                        .ok()
+                })
+                .collect();
+            let answer = self
+                .sqs
+                .change_message_visibility_batch()
+                .queue_url(url(queue))
+                .set_entries(Some(entries))
+                .send()
+                .await
+                .map_err(|error| {
+                    AwsError::new("sqs:ChangeMessageVisibility", queue.as_str(), &error)
+                })?;
+            released += answer.successful().len();
+        }
+        Ok(released)
+    }
+}

@@ -1,0 +1,44 @@
+//! What can keep a replay from its work.
+
+use shared::aws_error::AwsError;
+use shared::ledger::LedgerError;
+use shared::remediation::Failure;
+use thiserror::Error;
+
+/// An error of a replay.
+#[derive(Debug, Error)]
+pub enum ReplayError {
+    /// An AWS call failed.
+    #[error("{0}")]
+    Aws(AwsError),
+    /// The ledger did not answer as it should.
+    #[error("{0}")]
+    Ledger(LedgerError),
+    /// A queue's attributes do not say what SQS always says.
+    #[error("sqs:GetQueueAttributes on {queue} gave {name} as {value:?}, which is no number")]
+    Attribute {
+        /// The queue.
+        queue: String,
+        /// The attribute.
+        name: &'static str,
+        /// What it held.
+        value: Option<String>,
+    },
+    /// The policy's schema does not compile, although it did when the policy was read.
+    #[error("body_schema is no JSON Schema: {0}")]
+    Schema(String),
+    /// The continuation cannot be written as JSON.
+    #[error("the next round's input cannot be written: {0}")]
+    Continuation(serde_json::Error),
+}
+
+impl Failure for ReplayError {
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Aws(error) => error.is_transient(),
+            Self::Ledger(error) => error.is_transient(),
+            Self::Attribute { .. } => true,
+            Self::Schema(_) | Self::Continuation(_) => false,
+        }
+    }
+}

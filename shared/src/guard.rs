@@ -1,0 +1,679 @@
+//! The guard: whether a run may act, decided purely from what was read, and the permit that only it can issue.
+//!
+//! A remediation's `apply` takes a [`Permit`], which cannot be made outside this crate:
+//!
+//! ```compile_fail
+//! let permit = shared::guard::Permit {
+//!     remediation: "dlq-replay",
+//!     run_id: "run-1".into(),
+//! };
+//! ```
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::alarm::{AlarmEvent, State};
+use crate::outcome::{Outcome, Report, Rule};
+use crate::policy::Limits;
+
+/// The right to change one target, issued by the guard after its claim was written to the ledger.
+///
+/// It is neither `Clone` nor constructible elsewhere; a run that holds it holds the target's lease.
+#[derive(Debug)]
+pub struct Permit {
+    pub(crate) remediation: &'static str,
+    pub(crate) target: String,
+    pub(crate) resource: String,
+    pub(crate) run_id: String,
+    pub(crate) incident_id: String,
+    pub(crate) token: u64,
+    pub(crate) round: u32,
+    pub(crate) attempt: u32,
+    pub(crate) started_at: DateTime<Utc>,
+    pub(crate) held_until: DateTime<Utc>,
+    pub(crate) history: History,
+    pub(crate) record_key: String,
+    pub(crate) request_id: String,
+    pub(crate) progress: Option<Value>,
+}
+
+impl Permit {
+    /// The run, the same over all its attempts and rounds; also its causation id.
+    #[must_use]
+    pub fn run_id(&self) -> &str {
+        &self.run_id
+    }
+
+    /// The incident that the run belongs to.
+    #[must_use]
+    pub fn incident_id(&self) -> &str {
+        &self.incident_id
+    }
+
+    /// The fencing token: greater than that of every earlier holder of the target's lease.
+    #[must_use]
+    pub fn token(&self) -> u64 {
+        self.token
+    }
+
+    /// Which round of the run this is, from 1.
+    #[must_use]
+    pub fn round(&self) -> u32 {
+        self.round
+    }
+
+    /// Which attempt of this round this is, from 1. Above 1, an earlier attempt died without a word.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// When the run's first attempt began.
+    #[must_use]
+    pub fn started_at(&self) -> DateTime<Utc> {
+        self.started_at
+    }
+
+    /// Until when the lease is held. Nothing may be changed after.
+    #[must_use]
+    pub fn held_until(&self) -> DateTime<Utc> {
+        self.held_until
+    }
+
+    /// What earlier rounds or attempts saved.
+    #[must_use]
+    pub fn progress(&self) -> Option<&Value> {
+        self.progress.as_ref()
+    }
+
+    /// What earlier runs of this remediation on this target left to remember.
+    #[must_use]
+    pub fn memory(&self) -> Option<&Value> {
+        self.history.memory.as_ref()
+    }
+
+    /// The run that last acted on the target before this one, if any.
+    #[must_use]
+    pub fn previous_run(&self) -> Option<&str> {
+        self.history
+            .actions
+            .iter()
+            .rev()
+            .find(|action| action.run_id != self.run_id)
+            .map(|action| action.run_id.as_str())
+    }
+}
+
+/// What the ledger holds of one transition on one target.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// How far the transition is.
+    pub status: Status,
+    /// The Lambda request that works on it. Lambda keeps the id over its own retries of an
+    /// asynchronous invocation, and never runs two attempts of one request at a time.
+    pub request_id: String,
+    /// The fencing token of the lease it was claimed under.
+    pub token: u64,
+    /// The run.
+    pub run_id: String,
+    /// The round, from 1.
+    pub round: u32,
+    /// The attempt at this round, from 1.
+    pub attempt: u32,
+    /// When the first attempt began.
+    pub started_at: DateTime<Utc>,
+    /// When the worker is dead for certain, because Lambda has ended it.
+    pub claimed_until: DateTime<Utc>,
+    /// The incident.
+    pub incident_id: String,
+    /// What was saved on the way.
+    #[serde(default)]
+    pub progress: Option<Value>,
+    /// How it ended.
+    #[serde(default)]
+    pub report: Option<Report>,
+}
+
+/// How far a transition is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// A run works on it.
+    InProgress,
+    /// A round has ended and the next was asked for.
+    Continuing,
+    /// It ended; its report stands.
+    Completed,
+    /// It failed in a way that another attempt can mend.
+    Failed,
+}
+
+impl Status {
+    /// The status as the ledger writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InProgress => "in_progress",
+            Self::Continuing => "continuing",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// The one hand on a target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The fencing token, raised by every claim.
+    pub token: u64,
+    /// The run that holds or held it.
+    pub run_id: String,
+    /// Until when; in the past when it was given back.
+    pub held_until: DateTime<Utc>,
+}
+
+/// What a remediation has done to a target lately. Written only by the holder of the lease.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    /// Raised by every write, for optimistic locking.
+    pub version: u64,
+    /// Actions, oldest first.
+    #[serde(default)]
+    pub actions: Vec<Action>,
+    /// The breaker, when it was opened.
+    #[serde(default)]
+    pub breaker: Option<OpenBreaker>,
+    /// What the remediation itself wants to remember.
+    #[serde(default)]
+    pub memory: Option<Value>,
+}
+
+/// One action on a target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Action {
+    /// The run.
+    pub run_id: String,
+    /// The alarm that asked for it.
+    pub alarm_arn: String,
+    /// When it was claimed.
+    pub started_at: DateTime<Utc>,
+    /// When it ended; the time of the claim until then.
+    pub finished_at: DateTime<Utc>,
+    /// How many alarms in a row, this one included, came on the heels of our own action.
+    pub refires: u32,
+}
+
+/// A breaker that keeps a remediation off a target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenBreaker {
+    /// Until when.
+    pub until: DateTime<Utc>,
+    /// What opened it.
+    pub reason: String,
+}
+
+/// What the ledger holds of an alarm.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlarmState {
+    /// Raised by every write, for optimistic locking.
+    pub version: u64,
+    /// The incident that is open, or was last.
+    pub incident_id: Option<String>,
+    /// Whether that incident is open.
+    #[serde(default)]
+    pub open: bool,
+    /// When it opened.
+    #[serde(default)]
+    pub opened_at: Option<DateTime<Utc>>,
+    /// Changes to ALARM, oldest first, each once however often it was delivered.
+    #[serde(default)]
+    pub transitions: Vec<DateTime<Utc>>,
+}
+
+/// A kill switch that is on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Engaged {
+    /// Which: global, remediation or target.
+    pub rule: Rule,
+    /// Why, in the words of who turned it on.
+    pub reason: Option<String>,
+}
+
+/// The state of a target before it was changed, kept until it is restored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The run that changed it.
+    pub run_id: String,
+    /// When it was taken.
+    pub taken_at: DateTime<Utc>,
+    /// The state, in the remediation's own form.
+    pub state: Value,
+}
+
+/// What was read from the ledger for one target, in one round trip.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// The first kill switch that is on, from the widest to the narrowest.
+    pub switch: Option<Engaged>,
+    /// The transition's record.
+    pub record: Option<Record>,
+    /// The target's lease.
+    pub lease: Option<Lease>,
+    /// The remediation's history on the target.
+    pub history: History,
+    /// The alarm's state.
+    pub alarm: AlarmState,
+    /// The target's snapshot.
+    pub snapshot: Option<Snapshot>,
+}
+
+/// The alarm as it is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LiveAlarm {
+    /// It exists.
+    Found {
+        /// Its state.
+        state: State,
+        /// Whether its actions are enabled.
+        actions_enabled: bool,
+    },
+    /// It was deleted.
+    Gone,
+}
+
+/// All that a decision rests on.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// The event.
+    pub event: &'a AlarmEvent,
+    /// The alarm as it is now.
+    pub live: LiveAlarm,
+    /// The ledger's word.
+    pub facts: &'a Facts,
+    /// The policy's bounds.
+    pub limits: &'a Limits,
+    /// The Lambda request.
+    pub request_id: &'a str,
+    /// The run that this event belongs to.
+    pub run_id: &'a str,
+    /// The round that a continuation asks for; `None` for an event.
+    pub round: Option<u32>,
+    /// Now.
+    pub now: DateTime<Utc>,
+}
+
+/// The guard's decision.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// Observe, plan and claim.
+    Proceed(Grounds),
+    /// An earlier delivery ended; this is its report.
+    Repeat(Box<Report>),
+    /// Do nothing, and say why.
+    Refuse {
+        /// How the run ends.
+        outcome: Outcome,
+        /// A breaker that opens with it.
+        breaker: Option<OpenBreaker>,
+    },
+}
+
+/// On what grounds a run may proceed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Grounds {
+    /// The round, from 1.
+    pub round: u32,
+    /// The attempt at the round, from 1.
+    pub attempt: u32,
+    /// When the run's first attempt began.
+    pub started_at: DateTime<Utc>,
+    /// Alarms in a row that followed our own action.
+    pub refires: u32,
+    /// What earlier rounds or attempts saved.
+    pub progress: Option<Value>,
+}
+
+fn skip(rule: Rule, reason: String) -> Verdict {
+    Verdict::Refuse {
+        outcome: Outcome::Skipped { rule, reason },
+        breaker: None,
+    }
+}
+
+fn escalate(rule: Rule, reason: String) -> Verdict {
+    Verdict::Refuse {
+        outcome: Outcome::Escalated { rule, reason },
+        breaker: None,
+    }
+}
+
+/// Decides whether a run may act.
+#[must_use]
+pub fn decide(question: &Question<'_>) -> Verdict {
+    let Question { facts, now, .. } = *question;
+    if let Some(record) = &facts.record
+        && record.status == Status::Completed
+        && let Some(report) = &record.report
+    {
+        return Verdict::Repeat(Box::new(report.clone()));
+    }
+    if let Some(engaged) = &facts.switch {
+        let which = match engaged.rule {
+            Rule::KillSwitchRemediation => "for this remediation",
+            Rule::KillSwitchTarget => "for this target",
+            _ => "for everything",
+        };
+        let why = engaged
+            .reason
+            .as_deref()
+            .map(|reason| format!(": {reason}"))
+            .unwrap_or_default();
+        return skip(engaged.rule, format!("the kill switch {which} is on{why}"));
+    }
+    let grounds = match begin(question) {
+        Ok(grounds) => grounds,
+        Err(verdict) => return verdict,
+    };
+    if question.round.is_none()
+        && let Some(verdict) = stale(question)
+    {
+        return verdict;
+    }
+    if let Some(lease) = &facts.lease
+        && lease.run_id != question.run_id
+        && lease.held_until > now
+    {
+        return skip(
+            Rule::LeaseHeld,
+            format!(
+                "{} holds the target until {}",
+                lease.run_id,
+                time(lease.held_until)
+            ),
+        );
+    }
+    if let Some(breaker) = &facts.history.breaker
+        && breaker.until > now
+    {
+        return escalate(
+            Rule::Breaker,
+            format!(
+                "the breaker is open until {}: {}",
+                time(breaker.until),
+                breaker.reason
+            ),
+        );
+    }
+    if facts.record.is_none()
+        && let Err(verdict) = bounds(question, grounds.refires)
+    {
+        return verdict;
+    }
+    Verdict::Proceed(grounds)
+}
+
+/// Where the run stands: its first attempt, a retry of a dead one, or its next round.
+fn begin(question: &Question<'_>) -> Result<Grounds, Verdict> {
+    let Question {
+        facts, now, round, ..
+    } = *question;
+    let Some(record) = &facts.record else {
+        if round.is_some() {
+            return Err(skip(
+                Rule::Duplicate,
+                "the ledger holds nothing of the run that this continuation belongs to".to_owned(),
+            ));
+        }
+        return Ok(Grounds {
+            round: 1,
+            attempt: 1,
+            started_at: now,
+            refires: refires(question),
+            progress: None,
+        });
+    };
+    let resumed = |round, attempt| Grounds {
+        round,
+        attempt,
+        started_at: record.started_at,
+        refires: 0,
+        progress: record.progress.clone(),
+    };
+    let dead = record.request_id == question.request_id || record.claimed_until <= now;
+    match (record.status, round) {
+        (Status::Failed, None) => Ok(resumed(record.round, record.attempt + 1)),
+        (Status::Continuing, Some(round)) if round == record.round + 1 => Ok(resumed(round, 1)),
+        (Status::InProgress, Some(round)) if round == record.round && dead => {
+            Ok(resumed(round, record.attempt + 1))
+        }
+        (Status::InProgress, None) if dead => Ok(resumed(record.round, record.attempt + 1)),
+        // The invocation that was to carry on could not be asked for, or never came.
+        (Status::Continuing, None) if dead => Ok(resumed(record.round + 1, 1)),
+        (_, Some(round)) => Err(skip(
+            Rule::Duplicate,
+            format!(
+                "round {round} was delivered already; the run is at round {}",
+                record.round
+            ),
+        )),
+        (_, None) => Err(skip(
+            Rule::InProgress,
+            format!(
+                "request {} works on this transition until {} at the latest",
+                record.request_id,
+                time(record.claimed_until)
+            ),
+        )),
+    }
+}
+
+fn stale(question: &Question<'_>) -> Option<Verdict> {
+    let Question {
+        event,
+        live,
+        limits,
+        now,
+        ..
+    } = *question;
+    match event.state {
+        State::Alarm => {}
+        State::Ok => return None,
+        State::InsufficientData => {
+            return Some(skip(
+                Rule::StateWithoutAction,
+                "INSUFFICIENT_DATA says that nothing is known, and never leads to an action"
+                    .to_owned(),
+            ));
+        }
+    }
+    if let Some(by) = &event.suppressed_by {
+        return Some(skip(
+            Rule::AlarmSuppressed,
+            format!("the alarm's actions are suppressed by {by}"),
+        ));
+    }
+    let age = now - event.changed_at;
+    let limit = TimeDelta::seconds(i64::from(limits.max_event_age_seconds.get()));
+    if age > limit {
+        return Some(skip(
+            Rule::StaleEvent,
+            format!(
+                "the alarm changed {} s ago, and the policy acts on nothing older than {} s",
+                age.num_seconds(),
+                limit.num_seconds()
+            ),
+        ));
+    }
+    match live {
+        LiveAlarm::Gone => Some(skip(
+            Rule::AlarmRecovered,
+            "the alarm does not exist any more".to_owned(),
+        )),
+        LiveAlarm::Found { state, .. } if state != State::Alarm => Some(skip(
+            Rule::AlarmRecovered,
+            format!("the alarm, read again, is in {}", state.as_str()),
+        )),
+        LiveAlarm::Found {
+            actions_enabled: false,
+            ..
+        } => Some(skip(
+            Rule::AlarmActionsDisabled,
+            "the alarm's actions are disabled; someone works on it by hand".to_owned(),
+        )),
+        LiveAlarm::Found { .. } => None,
+    }
+}
+
+/// How many alarms in a row, with this one, came on the heels of our own action.
+fn refires(question: &Question<'_>) -> u32 {
+    let window = TimeDelta::seconds(i64::from(question.limits.breaker.window_seconds.get()));
+    let event = question.event;
+    question
+        .facts
+        .history
+        .actions
+        .iter()
+        .rev()
+        .find(|action| action.alarm_arn == event.alarm_arn)
+        .filter(|action| {
+            event.changed_at > action.started_at && event.changed_at - action.finished_at <= window
+        })
+        .map_or(0, |action| action.refires + 1)
+}
+
+fn bounds(question: &Question<'_>, refires: u32) -> Result<(), Verdict> {
+    let Question {
+        facts,
+        limits,
+        now,
+        event,
+        ..
+    } = *question;
+    if event.state != State::Alarm {
+        return Ok(());
+    }
+    if refires >= limits.breaker.refires.get() {
+        let reason = format!(
+            "{} has come back {refires} times in a row within {} s of our own action: acting again would feed it",
+            event.alarm_name, limits.breaker.window_seconds
+        );
+        let until = now + TimeDelta::seconds(i64::from(limits.breaker.open_seconds.get()));
+        return Err(Verdict::Refuse {
+            outcome: Outcome::Escalated {
+                rule: Rule::Breaker,
+                reason: format!("{reason}; the breaker is open until {}", time(until)),
+            },
+            breaker: Some(OpenBreaker { until, reason }),
+        });
+    }
+    let since = now - TimeDelta::seconds(i64::from(limits.flap.window_seconds.get()));
+    let transitions = facts
+        .alarm
+        .transitions
+        .iter()
+        .filter(|at| **at > since && **at != event.changed_at)
+        .count()
+        + 1;
+    if transitions > limits.flap.transitions.get() as usize {
+        return Err(escalate(
+            Rule::Flapping,
+            format!(
+                "{} went to ALARM {transitions} times in {} s, and {} is the most that is taken for separate troubles",
+                event.alarm_name, limits.flap.window_seconds, limits.flap.transitions
+            ),
+        ));
+    }
+    if let Some(last) = facts.history.actions.last() {
+        let rested = last.finished_at + TimeDelta::seconds(i64::from(limits.cooldown_seconds));
+        if rested > now {
+            return Err(skip(
+                Rule::Cooldown,
+                format!(
+                    "{} acted on the target a moment ago; it rests until {}",
+                    last.run_id,
+                    time(rested)
+                ),
+            ));
+        }
+    }
+    let since = now - TimeDelta::seconds(i64::from(limits.budget.window_seconds.get()));
+    let spent = facts
+        .history
+        .actions
+        .iter()
+        .filter(|action| action.started_at > since)
+        .count();
+    if spent >= limits.budget.actions.get() as usize {
+        return Err(escalate(
+            Rule::Budget,
+            format!(
+                "{spent} actions in {} s have used up the budget of {}",
+                limits.budget.window_seconds, limits.budget.actions
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// The history with a new action of the run, kept short.
+#[must_use]
+pub(crate) fn acted(history: &History, limits: &Limits, action: Action) -> History {
+    let keep = TimeDelta::seconds(i64::from(
+        limits
+            .budget
+            .window_seconds
+            .max(limits.breaker.window_seconds)
+            .max(limits.breaker.open_seconds)
+            .get()
+            .max(limits.cooldown_seconds),
+    ));
+    let since = action.started_at - keep;
+    let mut next = history.clone();
+    next.version += 1;
+    match next
+        .actions
+        .iter_mut()
+        .find(|known| known.run_id == action.run_id)
+    {
+        Some(known) => known.finished_at = action.finished_at,
+        None => next.actions.push(action),
+    }
+    next.actions.retain(|known| known.finished_at > since);
+    next.breaker = next.breaker.filter(|breaker| breaker.until > since);
+    next
+}
+
+/// The alarm's state with this transition noted once, and the incident that it belongs to.
+#[must_use]
+pub(crate) fn noted(alarm: &AlarmState, event: &AlarmEvent, limits: &Limits) -> AlarmState {
+    const KEPT: usize = 200;
+    let mut next = alarm.clone();
+    next.version += 1;
+    match event.state {
+        State::Alarm => {
+            if !next.open {
+                next.incident_id =
+                    Some(crate::ids::incident_id(&event.alarm_arn, event.changed_at));
+                next.opened_at = Some(event.changed_at);
+                next.open = true;
+            }
+            if !next.transitions.contains(&event.changed_at) {
+                next.transitions.push(event.changed_at);
+                next.transitions.sort_unstable();
+            }
+            let window = TimeDelta::seconds(i64::from(limits.flap.window_seconds.get()));
+            next.transitions
+                .retain(|at| *at > event.changed_at - window);
+            let excess = next.transitions.len().saturating_sub(KEPT);
+            next.transitions.drain(..excess);
+        }
+        State::Ok => next.open = false,
+        State::InsufficientData => {}
+    }
+    next
+}
+
+fn time(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+}

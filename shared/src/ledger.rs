@@ -1,0 +1,953 @@
+//! The ledger: incidents, timelines, claims, leases, snapshots and kill switches in one `DynamoDB` table.
+//!
+//! | `pk` | `sk` | what | who writes it |
+//! |---|---|---|---|
+//! | `switch` | `global`, `remediation#<name>`, `target#<arn>` | a kill switch; on while the item is there, unless its `engaged` is false | the operator |
+//! | `transition#<remediation>#<arn>#<transition>` | `record` | the idempotency record of one alarm transition on one target | the run that claimed it |
+//! | `target#<arn>` | `lease` | the one hand on the target, with its fencing token | the run that claimed it |
+//! | `target#<arn>` | `history#<remediation>` | actions, breaker, the remediation's memory | the holder of the lease |
+//! | `target#<arn>` | `snapshot#<remediation>` | the state before, until it is restored | the holder of the lease |
+//! | `alarm#<arn>` | `state` | the open incident and the latest transitions | any run, by optimistic locking |
+//! | `incident#<id>` | `incident` | the incident | the run that opens or closes it |
+//! | `incident#<id>` | `at#<time>#<run>#<n>` | one line of the timeline | any run |
+//! | `<remediation>#<key>` | `item` | what a remediation counts for itself | that remediation |
+//!
+//! Every item but the kill switches carries `expires_at` (epoch seconds), the table's TTL attribute.
+//! Reads are strongly consistent. A claim is one `TransactWriteItems` call whose conditions are exactly
+//! what was read, so that of any number of concurrent deliveries one succeeds.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, Put, TransactWriteItem};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::alarm::{AlarmEvent, State};
+use crate::aws_error::AwsError;
+use crate::guard::{
+    self, Action, Engaged, Facts, Grounds, History, Lease, OpenBreaker, Permit, Record, Snapshot,
+    Status,
+};
+use crate::outcome::{Report, Rule};
+use crate::policy::Limits;
+
+type Item = HashMap<String, AttributeValue>;
+
+/// How long incidents, timelines and histories are kept.
+const KEPT: TimeDelta = TimeDelta::days(400);
+/// How long idempotency records are kept: `EventBridge` and Lambda deliver for a day at most.
+const RECORD_KEPT: TimeDelta = TimeDelta::days(14);
+/// How long a remediation's own items are kept: as long as SQS can keep a message.
+const ITEM_KEPT: TimeDelta = TimeDelta::days(30);
+/// Lines of the timeline that one claim can write; keeps lines of one millisecond in their order.
+const ORDERS: u64 = 10_000;
+/// A worker is dead for certain this long after Lambda's deadline.
+const GRACE: TimeDelta = TimeDelta::seconds(2);
+/// `BatchGetItem` answers at most this many items.
+const BATCH_GET: usize = 100;
+/// `TransactWriteItems` takes at most this many items.
+const TRANSACTION: usize = 100;
+
+/// The ledger's table.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    client: Client,
+    table: String,
+}
+
+/// A ledger that did not answer as it should; the run stops where it is.
+#[derive(Debug, Error)]
+pub enum LedgerError {
+    /// A call failed.
+    #[error("{0}")]
+    Call(AwsError),
+    /// An item holds something else than this release writes.
+    #[error(
+        "ledger item {key} cannot be read: {problem}; it was written by another release or by hand"
+    )]
+    Unreadable {
+        /// The item's `pk` and `sk`.
+        key: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The table did not answer for every item, so a kill switch may be among the missing.
+    #[error(
+        "table {table} left {missing} items unread; nothing is done while a kill switch may be among them"
+    )]
+    Incomplete {
+        /// The table.
+        table: String,
+        /// How many items.
+        missing: usize,
+    },
+    /// Another run took the target's lease over.
+    #[error(
+        "the lease of {resource} has passed to another run; this one ({run_id}) stops and changes nothing more"
+    )]
+    Fenced {
+        /// The target.
+        resource: String,
+        /// The run that lost the lease.
+        run_id: String,
+    },
+}
+
+impl LedgerError {
+    /// Whether another attempt can succeed without anyone changing anything.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Call(error) => error.is_transient(),
+            Self::Incomplete { .. } => true,
+            Self::Unreadable { .. } | Self::Fenced { .. } => false,
+        }
+    }
+}
+
+/// Where a run stands in the ledger.
+#[derive(Debug, Clone)]
+pub struct Place<'a> {
+    /// The remediation.
+    pub remediation: &'static str,
+    /// The target's name in the policy.
+    pub target: &'a str,
+    /// The ARN of what is changed.
+    pub resource: &'a str,
+    /// The event.
+    pub event: &'a AlarmEvent,
+    /// The policy's bounds.
+    pub limits: &'a Limits,
+    /// The Lambda request.
+    pub request_id: &'a str,
+}
+
+impl Place<'_> {
+    fn record_key(&self) -> String {
+        format!(
+            "transition#{}#{}#{}",
+            self.remediation,
+            self.resource,
+            self.event.transition_key()
+        )
+    }
+
+    /// The run that answers this transition.
+    #[must_use]
+    pub fn run_id(&self) -> String {
+        crate::ids::run_id(
+            self.remediation,
+            self.resource,
+            &self.event.transition_key(),
+        )
+    }
+}
+
+/// One line of a timeline.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// What it tells of: `refused`, `claimed`, `applied`, …
+    pub kind: &'static str,
+    /// One sentence for the reader.
+    pub summary: String,
+    /// What bears it out.
+    pub detail: Value,
+}
+
+/// The end of a claim: the permit, or the news that another run was first.
+#[derive(Debug)]
+pub enum Claim {
+    /// The run may act.
+    Granted(Box<Permit>),
+    /// What was read is not so any more; read again and decide again.
+    Overtaken,
+}
+
+/// How a round ends.
+#[derive(Debug, Clone)]
+pub struct End<'a> {
+    /// The record's new status.
+    pub status: Status,
+    /// What is stored for later deliveries.
+    pub report: &'a Report,
+    /// What the next round or attempt starts from.
+    pub progress: Option<Value>,
+    /// What the remediation wants to remember of the target.
+    pub memory: Option<Value>,
+    /// A breaker that the remediation found reason to open.
+    pub breaker: Option<OpenBreaker>,
+    /// Lines for the timeline.
+    pub entries: Vec<Entry>,
+    /// When the next round's invocation would be dead for certain, had it come.
+    pub continues_by: Option<DateTime<Utc>>,
+    /// Whether the target's snapshot has been restored and can go.
+    pub restored: bool,
+}
+
+impl Ledger {
+    /// A ledger in `table`.
+    #[must_use]
+    pub fn new(client: Client, table: String) -> Self {
+        Self { client, table }
+    }
+
+    /// Reads all that the guard decides from, in one round trip.
+    pub async fn read(&self, place: &Place<'_>) -> Result<Facts, LedgerError> {
+        let target = format!("target#{}", place.resource);
+        let alarm = format!("alarm#{}", place.event.alarm_arn);
+        let record = place.record_key();
+        let history = format!("history#{}", place.remediation);
+        let snapshot = format!("snapshot#{}", place.remediation);
+        let switch_remediation = format!("remediation#{}", place.remediation);
+        let switches = [
+            ("global", Rule::KillSwitchGlobal),
+            (switch_remediation.as_str(), Rule::KillSwitchRemediation),
+            (target.as_str(), Rule::KillSwitchTarget),
+        ];
+        let mut keys: Vec<(&str, &str)> = switches.iter().map(|(sk, _)| ("switch", *sk)).collect();
+        keys.extend([
+            (record.as_str(), "record"),
+            (target.as_str(), "lease"),
+            (target.as_str(), history.as_str()),
+            (target.as_str(), snapshot.as_str()),
+            (alarm.as_str(), "state"),
+        ]);
+        let items = self.get(&keys).await?;
+        let find = |pk: &str, sk: &str| items.get(&(pk.to_owned(), sk.to_owned()));
+        Ok(Facts {
+            switch: switches
+                .iter()
+                .find_map(|(sk, rule)| engaged(find("switch", sk)?, *rule)),
+            record: body(find(&record, "record"))?,
+            lease: body(find(&target, "lease"))?,
+            history: body(find(&target, &history))?.unwrap_or_default(),
+            alarm: body(find(&alarm, "state"))?.unwrap_or_default(),
+            snapshot: body(find(&target, &snapshot))?,
+        })
+    }
+
+    /// Claims the target for the run: record, lease, history, incident and the first line of the
+    /// timeline in one transaction that holds only if nothing has changed since `facts` was read.
+    pub async fn claim(
+        &self,
+        place: &Place<'_>,
+        facts: &Facts,
+        grounds: &Grounds,
+        plan: &Value,
+        snapshot: Option<&Value>,
+        now: DateTime<Utc>,
+        deadline: DateTime<Utc>,
+    ) -> Result<Claim, LedgerError> {
+        let run_id = place.run_id();
+        let held_until = deadline + GRACE;
+        let token = facts.lease.as_ref().map_or(0, |lease| lease.token) + 1;
+        let alarm = guard::noted(&facts.alarm, place.event, place.limits);
+        let incident_id = facts
+            .record
+            .as_ref()
+            .map(|record| record.incident_id.clone())
+            .or_else(|| alarm.incident_id.clone())
+            .unwrap_or_else(|| {
+                crate::ids::incident_id(&place.event.alarm_arn, place.event.changed_at)
+            });
+        let history = guard::acted(
+            &facts.history,
+            place.limits,
+            Action {
+                run_id: run_id.clone(),
+                alarm_arn: place.event.alarm_arn.clone(),
+                started_at: now,
+                finished_at: now,
+                refires: grounds.refires,
+            },
+        );
+        let record = Record {
+            status: Status::InProgress,
+            request_id: place.request_id.to_owned(),
+            token,
+            run_id: run_id.clone(),
+            round: grounds.round,
+            attempt: grounds.attempt,
+            started_at: grounds.started_at,
+            claimed_until: held_until,
+            incident_id: incident_id.clone(),
+            progress: grounds.progress.clone(),
+            report: None,
+        };
+        let lease = Lease {
+            token,
+            run_id: run_id.clone(),
+            held_until,
+        };
+        let target = format!("target#{}", place.resource);
+        let record_key = place.record_key();
+        let mut writes = vec![
+            self.put(
+                Written::new(&record_key, "record", &record, now + RECORD_KEPT)
+                    .mark("token", token)
+                    .column("status", record.status.as_str().to_owned())
+                    .only_if_record_is(facts.record.as_ref()),
+            )?,
+            self.put(
+                Written::new(&target, "lease", &lease, now + KEPT)
+                    .mark("token", token)
+                    .only_if("token", facts.lease.as_ref().map(|lease| lease.token)),
+            )?,
+            self.put(self.history(&target, place.remediation, &history, now))?,
+        ];
+        if let Some(state) = snapshot
+            && facts.snapshot.is_none()
+        {
+            let snapshot = Snapshot {
+                run_id: run_id.clone(),
+                taken_at: now,
+                state: state.clone(),
+            };
+            let sk = format!("snapshot#{}", place.remediation);
+            writes.push(
+                self.put(Written::new(&target, &sk, &snapshot, now + KEPT).only_if("token", None))?,
+            );
+        }
+        writes.extend(self.alarm_writes(place, facts, &alarm, &incident_id, now)?);
+        let entry = Entry {
+            kind: "claimed",
+            summary: format!(
+                "{} took {} in hand (round {}, attempt {})",
+                place.remediation, place.target, grounds.round, grounds.attempt
+            ),
+            detail: serde_json::json!({
+                "run_id": run_id, "token": token, "plan": plan, "event": {
+                    "alarm": place.event.alarm_name,
+                    "changed_at": place.event.changed_at,
+                    "reason": place.event.reason,
+                },
+            }),
+        };
+        let order = token * ORDERS;
+        writes.push(self.put(timeline(
+            place.remediation,
+            place.target,
+            &incident_id,
+            &run_id,
+            order,
+            &entry,
+            now,
+        ))?);
+        if !self.transact(writes, &record_key).await? {
+            return Ok(Claim::Overtaken);
+        }
+        Ok(Claim::Granted(Box::new(Permit {
+            remediation: place.remediation,
+            target: place.target.to_owned(),
+            resource: place.resource.to_owned(),
+            run_id,
+            incident_id,
+            token,
+            round: grounds.round,
+            attempt: grounds.attempt,
+            started_at: grounds.started_at,
+            held_until,
+            history,
+            record_key,
+            request_id: place.request_id.to_owned(),
+            progress: grounds.progress.clone(),
+        })))
+    }
+
+    /// Writes a refusal to the timeline, and what the guard learned from the event.
+    ///
+    /// Returns the incident, or `None` when the ledger has changed since `facts` was read.
+    pub async fn refuse(
+        &self,
+        place: &Place<'_>,
+        facts: &Facts,
+        entry: &Entry,
+        breaker: Option<OpenBreaker>,
+        now: DateTime<Utc>,
+    ) -> Result<Option<String>, LedgerError> {
+        let alarm = guard::noted(&facts.alarm, place.event, place.limits);
+        let incident_id = facts
+            .record
+            .as_ref()
+            .map(|record| record.incident_id.clone())
+            .or_else(|| alarm.incident_id.clone())
+            .unwrap_or_else(|| {
+                crate::ids::incident_id(&place.event.alarm_arn, place.event.changed_at)
+            });
+        let mut writes = self.alarm_writes(place, facts, &alarm, &incident_id, now)?;
+        if let Some(breaker) = breaker {
+            let mut history = facts.history.clone();
+            history.version += 1;
+            history.breaker = Some(breaker);
+            let target = format!("target#{}", place.resource);
+            writes.push(self.put(self.history(&target, place.remediation, &history, now))?);
+        }
+        let who = crate::ids::digest(&[place.request_id, &now.timestamp_micros().to_string()], 6);
+        let who = format!("req-{who}");
+        writes.push(self.put(timeline(
+            place.remediation,
+            place.target,
+            &incident_id,
+            &who,
+            0,
+            entry,
+            now,
+        ))?);
+        Ok(self
+            .transact(writes, &incident_id)
+            .await?
+            .then_some(incident_id))
+    }
+
+    /// Saves progress under the permit's fencing token.
+    pub async fn checkpoint(
+        &self,
+        permit: &Permit,
+        progress: &Value,
+        now: DateTime<Utc>,
+    ) -> Result<(), LedgerError> {
+        let record = permit.record(
+            Status::InProgress,
+            Some(progress.clone()),
+            None,
+            permit.held_until,
+        );
+        let write = self.put(
+            Written::new(&permit.record_key, "record", &record, now + RECORD_KEPT)
+                .mark("token", permit.token)
+                .column("status", record.status.as_str().to_owned())
+                .only_if("token", Some(permit.token)),
+        )?;
+        self.fenced(permit, vec![write]).await
+    }
+
+    /// Writes lines to the timeline of the permit's incident.
+    pub async fn tell(
+        &self,
+        permit: &Permit,
+        entries: &[Entry],
+        now: DateTime<Utc>,
+    ) -> Result<(), LedgerError> {
+        let writes = self.lines(permit, entries, 100, now)?;
+        self.fenced(permit, writes).await
+    }
+
+    /// Ends a round: record, lease, history and timeline in one transaction under the fencing token.
+    pub async fn finish(
+        &self,
+        permit: &Permit,
+        end: End<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<(), LedgerError> {
+        let claimed_until = end.continues_by.unwrap_or(now);
+        let record = permit.record(
+            end.status,
+            end.progress,
+            Some(end.report.clone()),
+            claimed_until,
+        );
+        // Between rounds the target stays in the run's hand.
+        let held_until = end.continues_by.unwrap_or(now);
+        let lease = Lease {
+            token: permit.token,
+            run_id: permit.run_id.clone(),
+            held_until,
+        };
+        let mut history = permit.history.clone();
+        if let Some(action) = history
+            .actions
+            .iter_mut()
+            .find(|action| action.run_id == permit.run_id)
+        {
+            action.finished_at = now;
+        }
+        history.version += 1;
+        history.memory = end.memory.or(history.memory);
+        history.breaker = end.breaker.or(history.breaker);
+        let target = format!("target#{}", permit.resource);
+        let mut writes = vec![
+            self.put(
+                Written::new(&permit.record_key, "record", &record, now + RECORD_KEPT)
+                    .mark("token", permit.token)
+                    .column("status", record.status.as_str().to_owned())
+                    .only_if("token", Some(permit.token)),
+            )?,
+            self.put(
+                Written::new(&target, "lease", &lease, now + KEPT)
+                    .mark("token", permit.token)
+                    .only_if("token", Some(permit.token)),
+            )?,
+            self.put(self.history(&target, permit.remediation, &history, now))?,
+        ];
+        if end.restored {
+            writes.push(self.delete(&target, &format!("snapshot#{}", permit.remediation))?);
+        }
+        writes.extend(self.lines(permit, &end.entries, 500, now)?);
+        self.fenced(permit, writes).await
+    }
+
+    /// Reads a remediation's own items. Absent keys are absent from the answer.
+    pub async fn load<T: DeserializeOwned>(
+        &self,
+        remediation: &str,
+        keys: &[String],
+    ) -> Result<HashMap<String, T>, LedgerError> {
+        let mut found = HashMap::new();
+        for keys in keys.chunks(BATCH_GET) {
+            let named: Vec<(String, &String)> = keys
+                .iter()
+                .map(|key| (format!("{remediation}#{key}"), key))
+                .collect();
+            let wanted: Vec<(&str, &str)> =
+                named.iter().map(|(pk, _)| (pk.as_str(), "item")).collect();
+            let items = self.get(&wanted).await?;
+            for (pk, key) in &named {
+                if let Some(value) = body(items.get(&(pk.clone(), "item".to_owned())))? {
+                    found.insert((*key).clone(), value);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Writes a remediation's own items, replacing what was there.
+    pub async fn store<T: Serialize>(
+        &self,
+        permit: &Permit,
+        items: &[(String, T)],
+        now: DateTime<Utc>,
+    ) -> Result<(), LedgerError> {
+        for items in items.chunks(TRANSACTION) {
+            let writes = items
+                .iter()
+                .map(|(key, value)| {
+                    let pk = format!("{}#{key}", permit.remediation);
+                    self.put(Written::new(&pk, "item", value, now + ITEM_KEPT))
+                })
+                .collect::<Result<Vec<_>, _>>()?;
+            self.fenced(permit, writes).await?;
+        }
+        Ok(())
+    }
+
+    fn alarm_writes(
+        &self,
+        place: &Place<'_>,
+        facts: &Facts,
+        alarm: &guard::AlarmState,
+        incident_id: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<TransactWriteItem>, LedgerError> {
+        let known = alarm.open == facts.alarm.open && alarm.transitions == facts.alarm.transitions;
+        if known {
+            return Ok(Vec::new());
+        }
+        let key = format!("alarm#{}", place.event.alarm_arn);
+        let before = (facts.alarm.version > 0).then_some(facts.alarm.version);
+        let mut writes = vec![
+            self.put(
+                Written::new(&key, "state", alarm, now + KEPT)
+                    .mark("version", alarm.version)
+                    .only_if("version", before),
+            )?,
+        ];
+        if alarm.open != facts.alarm.open {
+            let incident = serde_json::json!({
+                "incident_id": incident_id,
+                "alarm_arn": place.event.alarm_arn,
+                "alarm_name": place.event.alarm_name,
+                "status": if alarm.open { "open" } else { "resolved" },
+                "opened_at": alarm.opened_at,
+                "resolved_at": (place.event.state == State::Ok).then_some(place.event.changed_at),
+                "reason": place.event.reason,
+            });
+            let pk = format!("incident#{incident_id}");
+            writes.push(self.put(Written::new(&pk, "incident", &incident, now + KEPT))?);
+        }
+        Ok(writes)
+    }
+
+    fn history<'a>(
+        &self,
+        target: &str,
+        remediation: &str,
+        history: &'a History,
+        now: DateTime<Utc>,
+    ) -> Written<'a, History> {
+        let before = (history.version > 1).then_some(history.version - 1);
+        Written::new(
+            target,
+            &format!("history#{remediation}"),
+            history,
+            now + KEPT,
+        )
+        .mark("version", history.version)
+        .only_if("version", before)
+    }
+
+    fn lines(
+        &self,
+        permit: &Permit,
+        entries: &[Entry],
+        from: u64,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<TransactWriteItem>, LedgerError> {
+        entries
+            .iter()
+            .zip(permit.token * ORDERS + from..)
+            .map(|(entry, order)| {
+                self.put(timeline(
+                    permit.remediation,
+                    &permit.target,
+                    &permit.incident_id,
+                    &permit.run_id,
+                    order,
+                    entry,
+                    now,
+                ))
+            })
+            .collect()
+    }
+
+    async fn get(
+        &self,
+        keys: &[(&str, &str)],
+    ) -> Result<HashMap<(String, String), Item>, LedgerError> {
+        let mut wanted: Vec<Item> = keys
+            .iter()
+            .map(|(pk, sk)| {
+                HashMap::from([
+                    ("pk".to_owned(), AttributeValue::S((*pk).to_owned())),
+                    ("sk".to_owned(), AttributeValue::S((*sk).to_owned())),
+                ])
+            })
+            .collect();
+        let mut found = HashMap::new();
+        // `UnprocessedKeys` is the table's way to answer in part; two more helpings, then give up.
+        for _ in 0..3 {
+            let request = KeysAndAttributes::builder()
+                .set_keys(Some(wanted))
+                .consistent_read(true)
+                .build()
+                .map_err(|error| self.unbuildable("dynamodb:BatchGetItem", &error))?;
+            let answer = self
+                .client
+                .batch_get_item()
+                .request_items(&self.table, request)
+                .send()
+                .await
+                .map_err(|error| {
+                    LedgerError::Call(AwsError::new("dynamodb:BatchGetItem", &self.table, &error))
+                })?;
+            for item in answer.responses.unwrap_or_default().into_values().flatten() {
+                if let (Some(pk), Some(sk)) = (text(&item, "pk"), text(&item, "sk")) {
+                    found.insert((pk.to_owned(), sk.to_owned()), item);
+                }
+            }
+            wanted = answer
+                .unprocessed_keys
+                .unwrap_or_default()
+                .into_values()
+                .flat_map(|left| left.keys)
+                .collect();
+            if wanted.is_empty() {
+                return Ok(found);
+            }
+        }
+        Err(LedgerError::Incomplete {
+            table: self.table.clone(),
+            missing: wanted.len(),
+        })
+    }
+
+    fn put<T: Serialize>(&self, written: Written<'_, T>) -> Result<TransactWriteItem, LedgerError> {
+        let Written {
+            pk,
+            sk,
+            value,
+            expires_at,
+            marks,
+            condition,
+            columns,
+        } = written;
+        let body = serde_json::to_string(value).map_err(|error| LedgerError::Unreadable {
+            key: format!("{pk} {sk}"),
+            problem: error.to_string(),
+        })?;
+        let mut put = Put::builder()
+            .table_name(&self.table)
+            .item("pk", AttributeValue::S(pk))
+            .item("sk", AttributeValue::S(sk))
+            .item("body", AttributeValue::S(body))
+            .item(
+                "expires_at",
+                AttributeValue::N(expires_at.timestamp().to_string()),
+            );
+        for (name, number) in marks {
+            put = put.item(name, AttributeValue::N(number.to_string()));
+        }
+        for (name, text) in columns {
+            put = put.item(name, AttributeValue::S(text));
+        }
+        put = match condition {
+            Condition::Always => put,
+            Condition::Absent => put.condition_expression("attribute_not_exists(pk)"),
+            Condition::Holds(name, number, None) => put
+                .condition_expression("#m = :m")
+                .expression_attribute_names("#m", name)
+                .expression_attribute_values(":m", AttributeValue::N(number.to_string())),
+            Condition::Holds(name, number, Some(status)) => put
+                .condition_expression("#m = :m AND #s = :s")
+                .expression_attribute_names("#m", name)
+                .expression_attribute_names("#s", "status")
+                .expression_attribute_values(":m", AttributeValue::N(number.to_string()))
+                .expression_attribute_values(":s", AttributeValue::S(status.as_str().to_owned())),
+        };
+        let put = put
+            .build()
+            .map_err(|error| self.unbuildable("dynamodb:PutItem", &error))?;
+        Ok(TransactWriteItem::builder().put(put).build())
+    }
+
+    fn delete(&self, pk: &str, sk: &str) -> Result<TransactWriteItem, LedgerError> {
+        let delete = aws_sdk_dynamodb::types::Delete::builder()
+            .table_name(&self.table)
+            .key("pk", AttributeValue::S(pk.to_owned()))
+            .key("sk", AttributeValue::S(sk.to_owned()))
+            .build()
+            .map_err(|error| self.unbuildable("dynamodb:DeleteItem", &error))?;
+        Ok(TransactWriteItem::builder().delete(delete).build())
+    }
+
+    fn unbuildable(
+        &self,
+        operation: &'static str,
+        error: &aws_sdk_dynamodb::error::BuildError,
+    ) -> LedgerError {
+        LedgerError::Call(AwsError {
+            operation,
+            subject: self.table.clone(),
+            kind: crate::aws_error::Kind::Rejected,
+            code: None,
+            message: error.to_string(),
+        })
+    }
+
+    async fn fenced(
+        &self,
+        permit: &Permit,
+        writes: Vec<TransactWriteItem>,
+    ) -> Result<(), LedgerError> {
+        if writes.is_empty() || self.transact(writes, &permit.run_id).await? {
+            Ok(())
+        } else {
+            Err(LedgerError::Fenced {
+                resource: permit.resource.clone(),
+                run_id: permit.run_id.clone(),
+            })
+        }
+    }
+
+    /// Whether the writes were made; `false` when a condition did not hold.
+    async fn transact(
+        &self,
+        writes: Vec<TransactWriteItem>,
+        seed: &str,
+    ) -> Result<bool, LedgerError> {
+        // Two transactions on one item at the same time cancel each other although both conditions hold.
+        for attempt in 0_u32..6 {
+            let answer = self
+                .client
+                .transact_write_items()
+                .set_transact_items(Some(writes.clone()))
+                .send()
+                .await;
+            let Err(error) = answer else { return Ok(true) };
+            match cancellation(&error) {
+                Some(Cancelled::ByCondition) => return Ok(false),
+                Some(Cancelled::ByConflict) => {
+                    tokio::time::sleep(crate::backoff::pause(attempt, seed)).await
+                }
+                None => {
+                    return Err(LedgerError::Call(AwsError::new(
+                        "dynamodb:PutItem",
+                        &self.table,
+                        &error,
+                    )));
+                }
+            }
+        }
+        Ok(false)
+    }
+}
+
+enum Cancelled {
+    ByCondition,
+    ByConflict,
+}
+
+fn cancellation<R>(error: &SdkError<TransactWriteItemsError, R>) -> Option<Cancelled> {
+    match error.as_service_error()? {
+        TransactWriteItemsError::TransactionCanceledException(cancelled) => {
+            let codes = || {
+                cancelled
+                    .cancellation_reasons()
+                    .iter()
+                    .filter_map(|reason| reason.code())
+            };
+            if codes().any(|code| code == "ConditionalCheckFailed") {
+                Some(Cancelled::ByCondition)
+            } else if codes().any(|code| code == "TransactionConflict") {
+                Some(Cancelled::ByConflict)
+            } else {
+                None
+            }
+        }
+        TransactWriteItemsError::TransactionInProgressException(_) => Some(Cancelled::ByConflict),
+        _ => None,
+    }
+}
+
+/// An item on its way to the table.
+struct Written<'a, T> {
+    pk: String,
+    sk: String,
+    value: &'a T,
+    expires_at: DateTime<Utc>,
+    marks: Vec<(&'static str, u64)>,
+    columns: Vec<(&'static str, String)>,
+    condition: Condition,
+}
+
+/// What must hold for an item to be written.
+enum Condition {
+    Always,
+    Absent,
+    /// The item's number of this name is this, and, where given, so is its status.
+    Holds(&'static str, u64, Option<Status>),
+}
+
+impl<'a, T> Written<'a, T> {
+    fn new(pk: &str, sk: &str, value: &'a T, expires_at: DateTime<Utc>) -> Self {
+        Self {
+            pk: pk.to_owned(),
+            sk: sk.to_owned(),
+            value,
+            expires_at,
+            marks: Vec::new(),
+            columns: Vec::new(),
+            condition: Condition::Always,
+        }
+    }
+
+    fn mark(mut self, name: &'static str, number: u64) -> Self {
+        self.marks.push((name, number));
+        self
+    }
+
+    fn column(mut self, name: &'static str, text: String) -> Self {
+        self.columns.push((name, text));
+        self
+    }
+
+    /// Writes only while `name` holds `number`, or, with `None`, while the item is not there.
+    fn only_if(mut self, name: &'static str, number: Option<u64>) -> Self {
+        self.condition = number.map_or(Condition::Absent, |number| {
+            Condition::Holds(name, number, None)
+        });
+        self
+    }
+
+    /// Writes only while the record is as it was read: the token alone would not tell a run that has
+    /// just ended from one that died.
+    fn only_if_record_is(mut self, seen: Option<&Record>) -> Self {
+        self.condition = seen.map_or(Condition::Absent, |record| {
+            Condition::Holds("token", record.token, Some(record.status))
+        });
+        self
+    }
+}
+
+fn timeline<'a>(
+    remediation: &str,
+    target: &str,
+    incident_id: &str,
+    run_id: &str,
+    order: u64,
+    entry: &'a Entry,
+    now: DateTime<Utc>,
+) -> Written<'a, Value> {
+    let at = now.to_rfc3339_opts(SecondsFormat::Millis, true);
+    let sk = format!("at#{at}#{run_id}#{order:012}");
+    Written::new(
+        &format!("incident#{incident_id}"),
+        &sk,
+        &entry.detail,
+        now + KEPT,
+    )
+    .column("at", at)
+    .column("kind", entry.kind.to_owned())
+    .column("summary", entry.summary.clone())
+    .column("remediation", remediation.to_owned())
+    .column("target", target.to_owned())
+}
+
+fn text<'a>(item: &'a Item, name: &str) -> Option<&'a str> {
+    item.get(name)
+        .and_then(|value| value.as_s().ok())
+        .map(String::as_str)
+}
+
+fn engaged(item: &Item, rule: Rule) -> Option<Engaged> {
+    let released = matches!(item.get("engaged"), Some(AttributeValue::Bool(false)));
+    (!released).then(|| Engaged {
+        rule,
+        reason: text(item, "reason").map(str::to_owned),
+    })
+}
+
+fn body<T: DeserializeOwned>(item: Option<&Item>) -> Result<Option<T>, LedgerError> {
+    let Some(item) = item else { return Ok(None) };
+    let unreadable = |problem: String| LedgerError::Unreadable {
+        key: format!(
+            "{} {}",
+            text(item, "pk").unwrap_or("?"),
+            text(item, "sk").unwrap_or("?")
+        ),
+        problem,
+    };
+    let body = text(item, "body").ok_or_else(|| unreadable("it has no body".to_owned()))?;
+    serde_json::from_str(body)
+        .map(Some)
+        .map_err(|error| unreadable(error.to_string()))
+}
+
+impl Permit {
+    fn record(
+        &self,
+        status: Status,
+        progress: Option<Value>,
+        report: Option<Report>,
+        claimed_until: DateTime<Utc>,
+    ) -> Record {
+        Record {
+            status,
+            request_id: self.request_id.clone(),
+            token: self.token,
+            run_id: self.run_id.clone(),
+            round: self.round,
+            attempt: self.attempt,
+            started_at: self.started_at,
+            claimed_until,
+            incident_id: self.incident_id.clone(),
+            progress,
+            report,
+        }
+    }
+}

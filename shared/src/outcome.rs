@@ -1,0 +1,215 @@
+//! What a run ended in: one shape for playbooks, the ledger, events, metrics and logs.
+
+use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// How a run on one target ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "outcome", rename_all_fields = "snake_case")]
+pub enum Outcome {
+    /// The mitigation is in place and was read back.
+    Applied {
+        /// What was done, in one sentence.
+        summary: String,
+    },
+    /// There was nothing left to change.
+    AlreadyInPlace {
+        /// What was found.
+        reason: String,
+    },
+    /// The guard or the plan decided to do nothing.
+    Skipped {
+        /// The rule that decided.
+        rule: Rule,
+        /// Why, in one sentence.
+        reason: String,
+    },
+    /// The work goes on; look again at `check_again_at`.
+    Pending {
+        /// What is still to come.
+        reason: String,
+        /// When to look again.
+        check_again_at: DateTime<Utc>,
+        /// The input that carries the work on, for a playbook to hand back. Absent when the function
+        /// carries on by itself, or when another run does the work.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        continuation: Option<Value>,
+    },
+    /// A human has to decide.
+    Escalated {
+        /// The rule that decided.
+        rule: Rule,
+        /// Why, and what to do, in one sentence.
+        reason: String,
+    },
+    /// The run failed.
+    Failed {
+        /// What failed and the remedy.
+        error: String,
+        /// Whether another attempt can succeed without anyone changing anything.
+        retryable: bool,
+    },
+}
+
+impl Outcome {
+    /// The outcome's name, as metrics and the playbooks' choices use it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Applied { .. } => "Applied",
+            Self::AlreadyInPlace { .. } => "AlreadyInPlace",
+            Self::Skipped { .. } => "Skipped",
+            Self::Pending { .. } => "Pending",
+            Self::Escalated { .. } => "Escalated",
+            Self::Failed { .. } => "Failed",
+        }
+    }
+
+    /// Why, in one sentence.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Applied { summary } => summary,
+            Self::AlreadyInPlace { reason }
+            | Self::Skipped { reason, .. }
+            | Self::Pending { reason, .. }
+            | Self::Escalated { reason, .. } => reason,
+            Self::Failed { error, .. } => error,
+        }
+    }
+}
+
+/// The rule that kept a run from acting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Rule {
+    /// The kill switch for everything is on.
+    KillSwitchGlobal,
+    /// The kill switch for this remediation is on.
+    KillSwitchRemediation,
+    /// The kill switch for this target is on.
+    KillSwitchTarget,
+    /// The event is older than the policy allows.
+    StaleEvent,
+    /// The alarm, read again, is no longer in ALARM.
+    AlarmRecovered,
+    /// The alarm's actions are disabled.
+    AlarmActionsDisabled,
+    /// A composite alarm's suppressor holds its actions back.
+    AlarmSuppressed,
+    /// The new state never leads to an action.
+    StateWithoutAction,
+    /// No target of the policy lists the alarm.
+    NoTarget,
+    /// Another delivery of the same transition is being worked on.
+    InProgress,
+    /// The transition was worked on already.
+    Duplicate,
+    /// Another run holds the target's lease.
+    LeaseHeld,
+    /// The remediation acted on the target a moment ago.
+    Cooldown,
+    /// The remediation has used up its actions for now.
+    Budget,
+    /// The alarm changes state too often.
+    Flapping,
+    /// The alarm is put down to our own action.
+    Breaker,
+    /// The plan would go beyond the policy's cap.
+    BlastCap,
+    /// The run was asked for its plan only.
+    DryRun,
+    /// The plan found nothing to do.
+    NothingToDo,
+    /// The plan cannot be made safely.
+    Unsafe,
+    /// The work does not fit in the rounds that the policy allows.
+    RoundsUsedUp,
+}
+
+/// How long one step of a run took.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Step {
+    /// The step: `admit`, `observe`, `plan`, `claim`, `apply`, `verify`.
+    pub name: String,
+    /// Milliseconds from the start of the run to the start of the step.
+    pub started_ms: u64,
+    /// Its length in milliseconds.
+    pub took_ms: u64,
+}
+
+/// All there is to say of a run on one target.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Report {
+    /// The remediation.
+    pub remediation: String,
+    /// The target's name in the policy.
+    pub target: String,
+    /// The ARN of what is changed.
+    pub resource: String,
+    /// The incident whose timeline tells the rest. Absent when nothing was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident_id: Option<String>,
+    /// Carried by every call and message of this run, so that what it causes can be told from what others cause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub causation_id: Option<String>,
+    /// How it ended.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// Whether this is the stored outcome of an earlier delivery of the same transition.
+    #[serde(default)]
+    pub duplicate: bool,
+    /// The plan that was carried out, or would have been.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Value>,
+    /// What was done, counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Value>,
+    /// What a reader should know besides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// How long each step took.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Step>,
+}
+
+/// What an invocation answers: one report for each target.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Response {
+    /// The alarm's ARN.
+    pub alarm: String,
+    /// The state it changed to.
+    pub state: String,
+    /// A report for each target.
+    pub reports: Vec<Report>,
+    /// The most telling outcome's name among the reports, for a playbook's choice.
+    pub overall: String,
+}
+
+impl Response {
+    /// Puts reports together. The overall outcome is the one that asks most of the reader.
+    #[must_use]
+    pub fn new(alarm: String, state: String, reports: Vec<Report>) -> Self {
+        const ORDER: [&str; 6] = [
+            "Failed",
+            "Escalated",
+            "Pending",
+            "Applied",
+            "AlreadyInPlace",
+            "Skipped",
+        ];
+        let overall = ORDER
+            .into_iter()
+            .find(|name| reports.iter().any(|report| report.outcome.name() == *name))
+            .unwrap_or("Skipped")
+            .to_owned();
+        Self {
+            alarm,
+            state,
+            reports,
+            overall,
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! The policy: which alarm acts on which targets, under which limits; data that changes without a deployment of code.
+
+use std::num::NonZeroU32;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::aws_error::AwsError;
+
+/// A remediation's policy document, as the SSM parameter holds it.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Document<A> {
+    /// The document's format; this release reads 1.
+    pub version: u32,
+    /// What the remediation may act on. At least one.
+    pub targets: Vec<Target<A>>,
+}
+
+/// One thing that the remediation may act on.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Target<A> {
+    /// A short name, unique in the document; it appears in the timeline and in metrics.
+    pub name: String,
+    /// The alarms that wake the remediation for this target, by name or by ARN. At least one.
+    pub alarms: Vec<String>,
+    /// The bounds that the guard keeps.
+    #[serde(default)]
+    pub guard: Limits,
+    /// What the remediation does, and how far it may go.
+    pub action: A,
+}
+
+/// The bounds that the guard keeps for one target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// An event older than this is stale and is not acted on. `EventBridge` delivers for up to 24 hours.
+    pub max_event_age_seconds: NonZeroU32,
+    /// How often the remediation may act.
+    pub budget: Budget,
+    /// How long the remediation rests after it acted.
+    pub cooldown_seconds: u32,
+    /// When the alarm is held to be flapping.
+    pub flap: Flap,
+    /// When the remediation is held to be causing the alarm itself.
+    pub breaker: Breaker,
+}
+
+/// At most `actions` actions in any `window_seconds`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Budget {
+    /// Actions in the window.
+    pub actions: NonZeroU32,
+    /// Length of the sliding window.
+    pub window_seconds: NonZeroU32,
+}
+
+/// More than `transitions` changes to ALARM in `window_seconds` hold the remediation and escalate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Flap {
+    /// Changes to ALARM that are still taken as separate troubles.
+    pub transitions: NonZeroU32,
+    /// Length of the sliding window.
+    pub window_seconds: NonZeroU32,
+}
+
+/// `refires` alarms, each within `window_seconds` of an action on the target, open the breaker for `open_seconds`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Breaker {
+    /// Alarms in a row that follow one of our own actions.
+    pub refires: NonZeroU32,
+    /// How soon after an action an alarm is put down to it.
+    pub window_seconds: NonZeroU32,
+    /// How long the breaker stays open.
+    pub open_seconds: NonZeroU32,
+}
+
+const fn seconds(value: u32) -> NonZeroU32 {
+    match NonZeroU32::new(value) {
+        Some(value) => value,
+        None => NonZeroU32::MIN,
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_event_age_seconds: seconds(900),
+            budget: Budget::default(),
+            cooldown_seconds: 60,
+            flap: Flap::default(),
+            breaker: Breaker::default(),
+        }
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self {
+            actions: seconds(6),
+            window_seconds: seconds(3_600),
+        }
+    }
+}
+
+impl Default for Flap {
+    fn default() -> Self {
+        Self {
+            transitions: seconds(6),
+            window_seconds: seconds(1_800),
+        }
+    }
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self {
+            refires: seconds(2),
+            window_seconds: seconds(900),
+            open_seconds: seconds(3_600),
+        }
+    }
+}
+
+/// A policy that cannot be used; nothing is changed while it stands.
+#[derive(Debug, Error)]
+pub enum PolicyError {
+    /// The parameter could not be read.
+    #[error("the policy cannot be read: {source}")]
+    Unreadable {
+        /// The failed call.
+        source: AwsError,
+    },
+    /// The parameter holds no value.
+    #[error("SSM parameter {parameter} has no value; put the policy document in it")]
+    Empty {
+        /// The parameter.
+        parameter: String,
+    },
+    /// The document has another form than its schema.
+    #[error("the policy in {parameter} does not fit its schema at {path}: {problem}")]
+    Malformed {
+        /// Where the document came from.
+        parameter: String,
+        /// Where in the document.
+        path: String,
+        /// What is wrong there.
+        problem: String,
+    },
+    /// The document has the right form but says something that cannot be carried out.
+    #[error("the policy in {parameter} cannot be carried out: {problem}")]
+    Unsound {
+        /// Where the document came from.
+        parameter: String,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+}
+
+/// What an action's policy must be able to say of itself.
+pub trait Action:
+    DeserializeOwned + Serialize + JsonSchema + Clone + Send + Sync + 'static
+{
+    /// The ARN of what is changed: the thing that one hand at a time holds a lease on.
+    fn resource(&self) -> &str;
+
+    /// Refuses what has the right form but cannot be carried out, saying what would be right.
+    fn check(&self) -> Result<(), String>;
+}
+
+impl<A: Action> Document<A> {
+    /// Reads a document. `parameter` names its source in errors.
+    pub fn parse(parameter: &str, text: &str) -> Result<Self, PolicyError> {
+        let deserializer = &mut serde_json::Deserializer::from_str(text);
+        let document: Self = serde_path_to_error::deserialize(deserializer).map_err(|error| {
+            PolicyError::Malformed {
+                parameter: parameter.to_owned(),
+                path: error.path().to_string(),
+                problem: error.into_inner().to_string(),
+            }
+        })?;
+        document.check().map_err(|problem| PolicyError::Unsound {
+            parameter: parameter.to_owned(),
+            problem,
+        })?;
+        Ok(document)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.version != 1 {
+            return Err(format!(
+                "version is {}; this release reads version 1",
+                self.version
+            ));
+        }
+        if self.targets.is_empty() {
+            return Err("targets is empty; name at least one target".to_owned());
+        }
+        for (index, target) in self.targets.iter().enumerate() {
+            let name = &target.name;
+            if name.is_empty() {
+                return Err(format!(
+                    "targets[{index}].name is empty; give the target a name"
+                ));
+            }
+            if target.alarms.is_empty() || target.alarms.iter().any(String::is_empty) {
+                return Err(format!(
+                    "target {name} names no alarm; an empty selector is never read as every alarm"
+                ));
+            }
+            let earlier = &self.targets[..index];
+            if earlier.iter().any(|other| other.name == *name) {
+                return Err(format!(
+                    "two targets are named {name}; give each its own name"
+                ));
+            }
+            if earlier
+                .iter()
+                .any(|other| other.action.resource() == target.action.resource())
+            {
+                return Err(format!(
+                    "target {name} acts on {}, as an earlier target does; list all its alarms in one target",
+                    target.action.resource()
+                ));
+            }
+            target
+                .action
+                .check()
+                .map_err(|problem| format!("target {name}: {problem}"))?;
+        }
+        Ok(())
+    }
+
+    /// The targets that an alarm acts on.
+    #[must_use]
+    pub fn targets_of(&self, alarm_arn: &str, alarm_name: &str) -> Vec<&Target<A>> {
+        self.targets
+            .iter()
+            .filter(|target| {
+                target
+                    .alarms
+                    .iter()
+                    .any(|alarm| alarm == alarm_arn || alarm == alarm_name)
+            })
+            .collect()
+    }
+}
+
+/// The document's JSON Schema, generated from the types.
+#[must_use]
+pub fn schema<A: Action>() -> serde_json::Value {
+    schemars::schema_for!(Document<A>).to_value()
+}
+
+/// A document with where and when it was read.
+#[derive(Debug, Clone)]
+pub struct Loaded<A> {
+    /// The document.
+    pub document: Document<A>,
+    /// The parameter's version, raised by SSM with each change.
+    pub version: i64,
+    /// When it was read.
+    pub read_at: DateTime<Utc>,
+}
+
+impl<A> Loaded<A> {
+    /// Whether it was read longer ago than `age`.
+    #[must_use]
+    pub fn is_older_than(&self, age: TimeDelta, now: DateTime<Utc>) -> bool {
+        now - self.read_at >= age
+    }
+}
+
+/// Reads the policy parameter.
+pub async fn load<A: Action>(
+    ssm: &aws_sdk_ssm::Client,
+    parameter: &str,
+    now: DateTime<Utc>,
+) -> Result<Loaded<A>, PolicyError> {
+    let answer = ssm
+        .get_parameter()
+        .name(parameter)
+        .with_decryption(true)
+        .send()
+        .await
+        .map_err(|error| PolicyError::Unreadable {
+            source: AwsError::new("ssm:GetParameter", parameter, &error),
+        })?;
+    let held = answer.parameter();
+    let text = held
+        .and_then(|held| held.value())
+        .ok_or_else(|| PolicyError::Empty {
+            parameter: parameter.to_owned(),
+        })?;
+    Ok(Loaded {
+        document: Document::parse(parameter, text)?,
+        version: held.map_or(0, aws_sdk_ssm::types::Parameter::version),
+        read_at: now,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    struct Restart {
+        service: String,
+    }
+
+    impl Action for Restart {
+        fn resource(&self) -> &str {
+            &self.service
+        }
+
+        fn check(&self) -> Result<(), String> {
+            if self.service.is_empty() {
+                Err("service is empty".into())
+            } else {
+                Ok(())
+            }
+        }
+    }
+
+    fn parse(text: &str) -> Result<Document<Restart>, PolicyError> {
+        Document::parse("/policy", text)
+    }
+
+    #[test]
+    fn limits_have_defaults() {
+        let document = parse(
+            r#"{"version":1,"targets":[{"name":"a","alarms":["High"],"action":{"service":"s"}}]}"#,
+        )
+        .unwrap();
+        assert_eq!(document.targets[0].guard, Limits::default());
+        assert_eq!(document.targets_of("arn:x", "High").len(), 1);
+        assert_eq!(document.targets_of("arn:x", "Low").len(), 0);
+    }
+
+    #[test]
+    fn an_unknown_field_is_named_with_its_place() {
+        let error = parse(
+            r#"{"version":1,"targets":[{"name":"a","alarms":["High"],"guard":{"budget":{"action":3}},"action":{"service":"s"}}]}"#,
+        )
+        .unwrap_err()
+        .to_string();
+        assert!(error.contains("targets[0].guard.budget"), "{error}");
+        assert!(error.contains("unknown field `action`"), "{error}");
+    }
+
+    #[test]
+    fn unsound_documents_say_what_would_be_right() {
+        let cases = [
+            (
+                r#"{"version":2,"targets":[]}"#,
+                "this release reads version 1",
+            ),
+            (r#"{"version":1,"targets":[]}"#, "name at least one target"),
+            (
+                r#"{"version":1,"targets":[{"name":"a","alarms":[],"action":{"service":"s"}}]}"#,
+                "an empty selector is never read as every alarm",
+            ),
+            (
+                r#"{"version":1,"targets":[{"name":"a","alarms":["x"],"action":{"service":"s"}},{"name":"a","alarms":["x"],"action":{"service":"t"}}]}"#,
+                "give each its own name",
+            ),
+            (
+                r#"{"version":1,"targets":[{"name":"a","alarms":["x"],"action":{"service":"s"}},{"name":"b","alarms":["x"],"action":{"service":"s"}}]}"#,
+                "list all its alarms in one target",
+            ),
+            (
+                r#"{"version":1,"targets":[{"name":"a","alarms":["x"],"action":{"service":""}}]}"#,
+                "target a: service is empty",
+            ),
+        ];
+        for (text, words) in cases {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+}

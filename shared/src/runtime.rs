@@ -1,0 +1,1263 @@
+//! The one entry point of every function: from an event to a report, through the guard, whatever the remediation.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::future::join_all;
+use lambda_runtime::{Diagnostic, LambdaEvent};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use thiserror::Error;
+use tokio::sync::OnceCell;
+use tracing::Instrument as _;
+
+use crate::alarm::{self, AlarmError, AlarmEvent, Path, State};
+use crate::aws_error::AwsError;
+use crate::clock::Clock;
+use crate::guard::{self, Facts, Grounds, LiveAlarm, Permit, Question, Status, Verdict};
+use crate::ledger::{self, Claim, Entry, Ledger, LedgerError, Place};
+use crate::outcome::{Outcome, Report, Response, Rule, Step};
+use crate::policy::{self, Loaded, PolicyError, Target};
+use crate::remediation::{self, Done, Failure as _, Moment, Planned, Remediation, Work};
+use crate::settings::{Settings, SettingsError};
+use crate::telemetry::{self, Metric};
+
+/// A policy older than this is read again, beside the guard's own reading.
+const POLICY_FRESH: TimeDelta = TimeDelta::seconds(60);
+/// A policy that cannot be read again is used for this long after it was read.
+const POLICY_USABLE: TimeDelta = TimeDelta::minutes(15);
+/// What is kept of Lambda's time for the report.
+const RESERVE: TimeDelta = TimeDelta::seconds(5);
+/// By when the next round of a run has begun, or is taken not to come.
+const NEXT_ROUND: TimeDelta = TimeDelta::minutes(2);
+/// By when a playbook has handed a continuation back, or is taken not to.
+const NEXT_STEP: TimeDelta = TimeDelta::minutes(15);
+/// How often a decision is made anew because the ledger changed under it.
+const DECISIONS: usize = 5;
+
+/// What starts a run: the payload and what Lambda says of it.
+#[derive(Debug, Clone)]
+pub struct Invocation {
+    /// The event.
+    pub payload: Value,
+    /// Lambda's request id, the same over its own retries.
+    pub request_id: String,
+    /// When Lambda ends the invocation.
+    pub deadline: DateTime<Utc>,
+    /// The function, with its version or alias.
+    pub function_arn: String,
+    /// The X-Ray trace.
+    pub trace_id: Option<String>,
+}
+
+/// A run that cannot be called a success. Lambda delivers the event again, and keeps it in the end.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The event is none that this function can act on.
+    #[error("{0}")]
+    Event(#[from] AlarmError),
+    /// A continuation that this release did not write.
+    #[error("the continuation cannot be read: {0}; start again from the alarm event")]
+    Continuation(serde_json::Error),
+    /// The policy cannot be used.
+    #[error("{0}")]
+    Policy(#[from] Arc<PolicyError>),
+    /// At least one target failed. The message holds the whole response.
+    #[error("{}", serde_json::to_string(.response).unwrap_or_default())]
+    Failed {
+        /// The reports.
+        response: Box<Response>,
+        /// Whether another attempt can succeed without anyone changing anything.
+        retryable: bool,
+    },
+}
+
+impl RunError {
+    /// Whether another attempt can succeed without anyone changing anything.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Event(_) | Self::Continuation(_) => false,
+            Self::Policy(error) => match &**error {
+                PolicyError::Unreadable { source } => source.is_transient(),
+                _ => false,
+            },
+            Self::Failed { retryable, .. } => *retryable,
+        }
+    }
+}
+
+/// The names that a playbook's `Retry` and `Catch` use.
+impl From<RunError> for Diagnostic {
+    fn from(error: RunError) -> Self {
+        let error_type = match &error {
+            RunError::Event(_) | RunError::Continuation(_) => "UnusableEvent",
+            RunError::Policy(_) if !error.is_transient() => "UnusablePolicy",
+            _ if error.is_transient() => "Retryable",
+            _ => "NonRetryable",
+        };
+        Self {
+            error_type: error_type.to_owned(),
+            error_message: error.to_string(),
+        }
+    }
+}
+
+/// A function that could not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A setting is missing or malformed.
+    #[error("{0}")]
+    Settings(#[from] SettingsError),
+    /// The runtime's own error.
+    #[error("the Lambda runtime stopped: {0}")]
+    Runtime(lambda_runtime::Error),
+}
+
+/// What carries a run on in its next round.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Continuation {
+    /// The target's name in the policy.
+    target: String,
+    /// The round that is asked for.
+    round: u32,
+    /// The event that began it all.
+    trigger: Value,
+}
+
+/// The parts of the suite that every function shares.
+#[derive(Debug, Clone)]
+pub struct Suite {
+    settings: Settings,
+    clock: Clock,
+    ledger: Ledger,
+    ssm: aws_sdk_ssm::Client,
+    cloudwatch: aws_sdk_cloudwatch::Client,
+    eventbridge: aws_sdk_eventbridge::Client,
+}
+
+impl Suite {
+    /// Builds the clients from one configuration.
+    #[must_use]
+    pub fn new(settings: Settings, clock: Clock, config: &SdkConfig) -> Self {
+        let ledger = Ledger::new(
+            aws_sdk_dynamodb::Client::new(config),
+            settings.ledger_table.clone(),
+        );
+        Self {
+            ledger,
+            settings,
+            clock,
+            ssm: aws_sdk_ssm::Client::new(config),
+            cloudwatch: aws_sdk_cloudwatch::Client::new(config),
+            eventbridge: aws_sdk_eventbridge::Client::new(config),
+        }
+    }
+}
+
+/// A remediation with all that it needs to answer events.
+pub struct Runtime<R: Remediation> {
+    suite: Suite,
+    remediation: R,
+    policy: Mutex<Option<Arc<Loaded<R::Action>>>>,
+}
+
+/// The SDK's configuration, with time limits that leave a run room to report.
+pub async fn sdk_config() -> SdkConfig {
+    aws_config::defaults(aws_config::BehaviorVersion::latest())
+        .timeout_config(
+            aws_config::timeout::TimeoutConfig::builder()
+                .connect_timeout(Duration::from_secs(2))
+                .operation_attempt_timeout(Duration::from_secs(8))
+                .operation_timeout(Duration::from_secs(25))
+                .build(),
+        )
+        .retry_config(
+            aws_config::retry::RetryConfig::standard()
+                .with_max_attempts(4)
+                .with_initial_backoff(Duration::from_millis(100))
+                .with_max_backoff(Duration::from_secs(2)),
+        )
+        .load()
+        .await
+}
+
+/// Runs a function until Lambda ends it: settings, clients, policy, then one event after the other.
+pub async fn run<R: Remediation>(build: impl FnOnce(&SdkConfig) -> R) -> Result<(), StartError> {
+    let settings = Settings::from_environment();
+    telemetry::start(
+        settings
+            .as_ref()
+            .map_or(tracing::Level::INFO, |settings| settings.log),
+    );
+    let settings =
+        settings.inspect_err(|error| tracing::error!(%error, "the function cannot start"))?;
+    let config = sdk_config().await;
+    let remediation = build(&config);
+    let runtime = Runtime::new(Suite::new(settings, Clock::system(), &config), remediation);
+    // Reading the policy now puts the one cold round trip before the first event. What fails here is
+    // told when an event comes, so that the event is kept.
+    let _ = runtime.policy().await;
+    let runtime = &runtime;
+    lambda_runtime::run(lambda_runtime::service_fn(
+        |event: LambdaEvent<Value>| async move { runtime.handle(Invocation::from(event)).await },
+    ))
+    .await
+    .map_err(StartError::Runtime)
+}
+
+impl From<LambdaEvent<Value>> for Invocation {
+    fn from(event: LambdaEvent<Value>) -> Self {
+        let deadline = i64::try_from(event.context.deadline)
+            .ok()
+            .and_then(DateTime::from_timestamp_millis)
+            .unwrap_or(DateTime::UNIX_EPOCH);
+        Self {
+            payload: event.payload,
+            request_id: event.context.request_id,
+            deadline,
+            function_arn: event.context.invoked_function_arn,
+            trace_id: event.context.xray_trace_id,
+        }
+    }
+}
+
+/// What one invocation reads once for all its targets.
+struct Shared<A> {
+    live: OnceCell<Result<LiveAlarm, Arc<AwsError>>>,
+    policy: OnceCell<Result<Arc<Loaded<A>>, Arc<PolicyError>>>,
+}
+
+/// One run on one target.
+struct Run<'a, A> {
+    place: Place<'a>,
+    target: &'a Target<A>,
+    invocation: &'a Invocation,
+    trigger: &'a Value,
+    round: Option<u32>,
+    dry_run: bool,
+    began: DateTime<Utc>,
+}
+
+/// The end of a run, or the news that the policy changed before anything was done.
+enum Ran<A> {
+    Reported(Box<Report>, Vec<Metric>),
+    PolicyChanged(Arc<Loaded<A>>),
+}
+
+/// What a run needs to act, once the guard and the plan agree.
+struct Agreed<R: Remediation> {
+    facts: Facts,
+    grounds: Grounds,
+    plan: R::Plan,
+    plan_value: Value,
+    snapshot: Option<Value>,
+}
+
+enum Decided<R: Remediation> {
+    Act(Box<Agreed<R>>),
+    Restore(Box<(Facts, Grounds, guard::Snapshot)>),
+    Over(Box<Report>),
+    Again,
+    PolicyChanged(Arc<Loaded<R::Action>>),
+}
+
+impl<R: Remediation> Runtime<R> {
+    /// A runtime for `remediation`.
+    #[must_use]
+    pub fn new(suite: Suite, remediation: R) -> Self {
+        Self {
+            suite,
+            remediation,
+            policy: Mutex::new(None),
+        }
+    }
+
+    /// Answers one event.
+    pub async fn handle(&self, invocation: Invocation) -> Result<Response, RunError> {
+        let span = tracing::info_span!(
+            "run",
+            remediation = R::NAME,
+            request_id = %invocation.request_id,
+            trace_id = invocation.trace_id.as_deref().unwrap_or_default(),
+        );
+        let answer = self.answer(&invocation).instrument(span.clone()).await;
+        span.in_scope(|| match &answer {
+            Ok(response) => tracing::info!(overall = %response.overall, "answered"),
+            Err(error) => tracing::error!(%error, retryable = error.is_transient(), "failed"),
+        });
+        answer
+    }
+
+    async fn answer(&self, invocation: &Invocation) -> Result<Response, RunError> {
+        let (trigger, continuation) = match invocation.payload.get("continuation") {
+            Some(continuation) => {
+                let continuation: Continuation =
+                    serde_json::from_value(continuation.clone()).map_err(RunError::Continuation)?;
+                (continuation.trigger.clone(), Some(continuation))
+            }
+            None => (invocation.payload.clone(), None),
+        };
+        let event = alarm::parse(&trigger)?;
+        let mut policy = self.policy().await?;
+        let reports = loop {
+            match self
+                .on_targets(invocation, &trigger, &event, continuation.as_ref(), &policy)
+                .await
+            {
+                Ok(reports) => break reports,
+                Err(changed) => policy = changed,
+            }
+        };
+        let response = Response::new(
+            event.alarm_arn.clone(),
+            event.state.as_str().to_owned(),
+            reports,
+        );
+        let failures = || {
+            response
+                .reports
+                .iter()
+                .filter_map(|report| match &report.outcome {
+                    Outcome::Failed { retryable, .. } => Some(*retryable),
+                    _ => None,
+                })
+        };
+        if failures().next().is_none() {
+            return Ok(response);
+        }
+        let retryable = failures().any(|retryable| retryable);
+        Err(RunError::Failed {
+            response: Box::new(response),
+            retryable,
+        })
+    }
+
+    /// Runs on every target that the policy gives the alarm; `Err` when the policy changed before anything was done.
+    async fn on_targets(
+        &self,
+        invocation: &Invocation,
+        trigger: &Value,
+        event: &AlarmEvent,
+        continuation: Option<&Continuation>,
+        policy: &Arc<Loaded<R::Action>>,
+    ) -> Result<Vec<Report>, Arc<Loaded<R::Action>>> {
+        let targets: Vec<_> = policy
+            .document
+            .targets_of(&event.alarm_arn, &event.alarm_name)
+            .into_iter()
+            .filter(|target| continuation.is_none_or(|wanted| wanted.target == target.name))
+            .collect();
+        if targets.is_empty() {
+            tracing::warn!(alarm = %event.alarm_arn, "no target of the policy lists the alarm");
+            return Ok(vec![self.no_target(event)]);
+        }
+        let shared = Shared {
+            live: OnceCell::new(),
+            policy: OnceCell::new(),
+        };
+        let runs = targets.into_iter().map(|target| {
+            let run = Run {
+                place: Place {
+                    remediation: R::NAME,
+                    target: &target.name,
+                    resource: policy::Action::resource(&target.action),
+                    event,
+                    limits: &target.guard,
+                    request_id: &invocation.request_id,
+                },
+                target,
+                invocation,
+                trigger,
+                round: continuation.map(|continuation| continuation.round),
+                dry_run: self.suite.settings.dry_run || event.dry_run,
+                began: self.suite.clock.now(),
+            };
+            let shared = &shared;
+            async move {
+                let causation_id = run.place.run_id();
+                let span = tracing::info_span!("target", target = %target.name, %causation_id);
+                self.on_target(&run, policy, shared).instrument(span).await
+            }
+        });
+        let mut reports = Vec::new();
+        for ran in join_all(runs).await {
+            match ran {
+                Ran::PolicyChanged(changed) => return Err(changed),
+                Ran::Reported(report, metrics) => {
+                    self.emit(&report, &metrics, event).await;
+                    reports.push(*report);
+                }
+            }
+        }
+        Ok(reports)
+    }
+
+    fn no_target(&self, event: &AlarmEvent) -> Report {
+        Report {
+            remediation: R::NAME.to_owned(),
+            target: String::new(),
+            resource: String::new(),
+            incident_id: None,
+            causation_id: None,
+            outcome: Outcome::Skipped {
+                rule: Rule::NoTarget,
+                reason: format!(
+                    "no target in {} lists {}",
+                    self.suite.settings.policy_parameter, event.alarm_name
+                ),
+            },
+            duplicate: false,
+            plan: None,
+            evidence: None,
+            notes: Vec::new(),
+            steps: Vec::new(),
+        }
+    }
+
+    async fn on_target(
+        &self,
+        run: &Run<'_, R::Action>,
+        policy: &Arc<Loaded<R::Action>>,
+        shared: &Shared<R::Action>,
+    ) -> Ran<R::Action> {
+        for _ in 0..DECISIONS {
+            let mut steps = Steps::new(run.began);
+            match self.decide(run, policy, shared, &mut steps).await {
+                Decided::PolicyChanged(changed) => return Ran::PolicyChanged(changed),
+                Decided::Over(report) => return Ran::Reported(report, Vec::new()),
+                Decided::Again => {}
+                Decided::Act(agreed) => {
+                    if let Some((report, metrics)) = self.act(run, *agreed, steps).await {
+                        return Ran::Reported(Box::new(report), metrics);
+                    }
+                }
+                Decided::Restore(restore) => {
+                    let (facts, grounds, snapshot) = *restore;
+                    if let Some(report) = self.restore(run, facts, grounds, snapshot, steps).await {
+                        return Ran::Reported(Box::new(report), Vec::new());
+                    }
+                }
+            }
+        }
+        let failed = Outcome::Failed {
+            error: format!(
+                "the ledger's items for {} changed at every attempt to write them",
+                run.place.resource
+            ),
+            retryable: true,
+        };
+        Ran::Reported(Box::new(self.report(run, failed)), Vec::new())
+    }
+
+    fn report(&self, run: &Run<'_, R::Action>, outcome: Outcome) -> Report {
+        Report {
+            remediation: R::NAME.to_owned(),
+            target: run.target.name.clone(),
+            resource: run.place.resource.to_owned(),
+            incident_id: None,
+            causation_id: Some(run.place.run_id()),
+            outcome,
+            duplicate: false,
+            plan: None,
+            evidence: None,
+            notes: Vec::new(),
+            steps: Vec::new(),
+        }
+    }
+
+    fn failed(
+        &self,
+        run: &Run<'_, R::Action>,
+        error: &dyn std::fmt::Display,
+        retryable: bool,
+    ) -> Report {
+        self.report(
+            run,
+            Outcome::Failed {
+                error: error.to_string(),
+                retryable,
+            },
+        )
+    }
+
+    /// Reads the ledger, the alarm, the target and, when it is due, the policy, all at once; then decides.
+    async fn decide(
+        &self,
+        run: &Run<'_, R::Action>,
+        policy: &Arc<Loaded<R::Action>>,
+        shared: &Shared<R::Action>,
+        steps: &mut Steps,
+    ) -> Decided<R> {
+        let event = run.place.event;
+        let clock = &self.suite.clock;
+        let alarmed = event.state == State::Alarm;
+        let (facts, live, observed, current) = tokio::join!(
+            self.suite.ledger.read(&run.place),
+            shared.live.get_or_init(|| self.live(event)),
+            async {
+                if alarmed {
+                    Some(self.remediation.observe(&run.target.action).await)
+                } else {
+                    None
+                }
+            },
+            shared.policy.get_or_init(|| self.refreshed(policy)),
+        );
+        steps.end("observe", clock.now());
+        let current = match current {
+            Ok(current) => current,
+            Err(error) => return Decided::Over(Box::new(self.failed(run, error, false))),
+        };
+        if current.version != policy.version {
+            return Decided::PolicyChanged(Arc::clone(current));
+        }
+        let facts = match facts {
+            Ok(facts) => facts,
+            Err(error) => {
+                return Decided::Over(Box::new(self.failed(run, &error, error.is_transient())));
+            }
+        };
+        let live = match live {
+            Ok(live) => *live,
+            Err(error) => {
+                return Decided::Over(Box::new(self.failed(run, error, error.is_transient())));
+            }
+        };
+        let now = clock.now();
+        let run_id = run.place.run_id();
+        let verdict = guard::decide(&Question {
+            event,
+            live,
+            facts: &facts,
+            limits: &run.target.guard,
+            request_id: &run.invocation.request_id,
+            run_id: &run_id,
+            round: run.round,
+            now,
+        });
+        let grounds = match verdict {
+            Verdict::Repeat(stored) => return self.repeat(run, &facts, *stored).await,
+            Verdict::Refuse { outcome, breaker } => {
+                return self
+                    .refuse(run, &facts, outcome, breaker, None, Vec::new())
+                    .await;
+            }
+            Verdict::Proceed(grounds) => grounds,
+        };
+        let Some(observed) = observed else {
+            return self.recovered(run, facts, grounds, live).await;
+        };
+        let observed = match observed {
+            Ok(observed) => observed,
+            Err(error) => {
+                return Decided::Over(Box::new(self.failed(run, &error, error.is_transient())));
+            }
+        };
+        let resuming = grounds.round > 1 || grounds.attempt > 1;
+        let planned = R::plan(&observed, &run.target.action, Moment { now, resuming });
+        steps.end("plan", clock.now());
+        match planned {
+            Planned::Nothing { reason } => {
+                let outcome = Outcome::Skipped {
+                    rule: Rule::NothingToDo,
+                    reason,
+                };
+                self.refuse(run, &facts, outcome, None, None, Vec::new())
+                    .await
+            }
+            Planned::Escalate { rule, reason } => {
+                let outcome = Outcome::Escalated { rule, reason };
+                self.refuse(run, &facts, outcome, None, None, Vec::new())
+                    .await
+            }
+            Planned::Act { plan, snapshot } => {
+                let plan_value = serde_json::to_value(&plan).unwrap_or(Value::Null);
+                if run.dry_run {
+                    return self.rehearse(run, &facts, &plan, plan_value).await;
+                }
+                Decided::Act(Box::new(Agreed {
+                    facts,
+                    grounds,
+                    plan,
+                    plan_value,
+                    snapshot,
+                }))
+            }
+        }
+    }
+
+    async fn live(&self, event: &AlarmEvent) -> Result<LiveAlarm, Arc<AwsError>> {
+        use aws_sdk_cloudwatch::types::{AlarmType, StateValue};
+        let answer = self
+            .suite
+            .cloudwatch
+            .describe_alarms()
+            .alarm_names(&event.alarm_name)
+            .alarm_types(AlarmType::MetricAlarm)
+            .alarm_types(AlarmType::CompositeAlarm)
+            .send()
+            .await
+            .map_err(|error| {
+                Arc::new(AwsError::new(
+                    "cloudwatch:DescribeAlarms",
+                    &event.alarm_name,
+                    &error,
+                ))
+            })?;
+        let read = |state: Option<&StateValue>| match state {
+            Some(StateValue::Alarm) => State::Alarm,
+            Some(StateValue::Ok) => State::Ok,
+            _ => State::InsufficientData,
+        };
+        let metric = answer
+            .metric_alarms()
+            .first()
+            .map(|alarm| LiveAlarm::Found {
+                state: read(alarm.state_value()),
+                actions_enabled: alarm.actions_enabled().unwrap_or(true),
+            });
+        let composite = answer
+            .composite_alarms()
+            .first()
+            .map(|alarm| LiveAlarm::Found {
+                state: read(alarm.state_value()),
+                actions_enabled: alarm.actions_enabled().unwrap_or(true),
+            });
+        Ok(metric.or(composite).unwrap_or(LiveAlarm::Gone))
+    }
+
+    /// The policy, read if it never was.
+    async fn policy(&self) -> Result<Arc<Loaded<R::Action>>, Arc<PolicyError>> {
+        if let Some(policy) = self
+            .policy
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+        {
+            return Ok(policy);
+        }
+        self.read_policy().await
+    }
+
+    async fn read_policy(&self) -> Result<Arc<Loaded<R::Action>>, Arc<PolicyError>> {
+        let Suite {
+            ssm,
+            settings,
+            clock,
+            ..
+        } = &self.suite;
+        let loaded = Arc::new(policy::load(ssm, &settings.policy_parameter, clock.now()).await?);
+        *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&loaded));
+        Ok(loaded)
+    }
+
+    /// The policy, read again if that is due. While SSM does not answer, a policy read lately still serves.
+    async fn refreshed(
+        &self,
+        known: &Arc<Loaded<R::Action>>,
+    ) -> Result<Arc<Loaded<R::Action>>, Arc<PolicyError>> {
+        let now = self.suite.clock.now();
+        if !known.is_older_than(POLICY_FRESH, now) {
+            return Ok(Arc::clone(known));
+        }
+        match self.read_policy().await {
+            Err(error)
+                if matches!(&*error, PolicyError::Unreadable { source } if source.is_transient())
+                    && !known.is_older_than(POLICY_USABLE, now) =>
+            {
+                tracing::warn!(%error, read_at = %known.read_at, "using the policy read before");
+                Ok(Arc::clone(known))
+            }
+            answer => answer,
+        }
+    }
+
+    async fn repeat(&self, run: &Run<'_, R::Action>, facts: &Facts, stored: Report) -> Decided<R> {
+        let note = format!(
+            "this transition was worked on already by {}; this delivery (request {}) did nothing",
+            stored.causation_id.as_deref().unwrap_or("an earlier run"),
+            run.invocation.request_id
+        );
+        let entry = Entry {
+            kind: "duplicate",
+            summary: note.clone(),
+            detail: json!({"outcome": stored.outcome.name()}),
+        };
+        match self
+            .suite
+            .ledger
+            .refuse(&run.place, facts, &entry, None, self.suite.clock.now())
+            .await
+        {
+            Ok(Some(_)) => {}
+            Ok(None) => return Decided::Again,
+            // The stored report is the truth whether or not this line could be written.
+            Err(error) => tracing::warn!(%error, "the timeline does not show this delivery"),
+        }
+        Decided::Over(Box::new(Report {
+            duplicate: true,
+            notes: vec![note],
+            steps: Vec::new(),
+            ..stored
+        }))
+    }
+
+    async fn refuse(
+        &self,
+        run: &Run<'_, R::Action>,
+        facts: &Facts,
+        outcome: Outcome,
+        breaker: Option<guard::OpenBreaker>,
+        plan: Option<Value>,
+        notes: Vec<String>,
+    ) -> Decided<R> {
+        let kind = match &outcome {
+            Outcome::Escalated { .. } => "escalated",
+            Outcome::AlreadyInPlace { .. } => "recovered",
+            Outcome::Skipped {
+                rule: Rule::DryRun, ..
+            } => "dry-run",
+            _ => "skipped",
+        };
+        let entry = Entry {
+            kind,
+            summary: outcome.reason().to_owned(),
+            detail: json!({
+                "outcome": outcome,
+                "plan": plan,
+                "notes": notes,
+                "request_id": run.invocation.request_id,
+                "event": {
+                    "alarm": run.place.event.alarm_name,
+                    "state": run.place.event.state.as_str(),
+                    "changed_at": run.place.event.changed_at,
+                    "reason": run.place.event.reason,
+                },
+            }),
+        };
+        let now = self.suite.clock.now();
+        match self
+            .suite
+            .ledger
+            .refuse(&run.place, facts, &entry, breaker, now)
+            .await
+        {
+            Ok(None) => Decided::Again,
+            Ok(Some(incident_id)) => {
+                let report = Report {
+                    incident_id: Some(incident_id),
+                    plan,
+                    notes,
+                    ..self.report(run, outcome)
+                };
+                Decided::Over(Box::new(report))
+            }
+            Err(error) => Decided::Over(Box::new(self.failed(run, &error, error.is_transient()))),
+        }
+    }
+
+    async fn rehearse(
+        &self,
+        run: &Run<'_, R::Action>,
+        facts: &Facts,
+        plan: &R::Plan,
+        plan_value: Value,
+    ) -> Decided<R> {
+        match self.remediation.rehearse(plan, &run.target.action).await {
+            Err(error) => Decided::Over(Box::new(self.failed(run, &error, error.is_transient()))),
+            Ok(notes) => {
+                let outcome = Outcome::Skipped {
+                    rule: Rule::DryRun,
+                    reason: "a dry run ends with its plan; nothing was changed".to_owned(),
+                };
+                self.refuse(run, facts, outcome, None, Some(plan_value), notes)
+                    .await
+            }
+        }
+    }
+
+    /// The alarm is back to OK: undo what is temporary, close the incident.
+    async fn recovered(
+        &self,
+        run: &Run<'_, R::Action>,
+        facts: Facts,
+        grounds: Grounds,
+        live: LiveAlarm,
+    ) -> Decided<R> {
+        if let LiveAlarm::Found {
+            state: State::Alarm,
+            ..
+        } = live
+        {
+            let outcome = Outcome::Skipped {
+                rule: Rule::StaleEvent,
+                reason: "the alarm, read again, is in ALARM; what is in place stays".to_owned(),
+            };
+            return self
+                .refuse(run, &facts, outcome, None, None, Vec::new())
+                .await;
+        }
+        if let Some(snapshot) = facts.snapshot.clone() {
+            return Decided::Restore(Box::new((facts, grounds, snapshot)));
+        }
+        let outcome = Outcome::AlreadyInPlace {
+            reason: "the alarm is back to OK, and nothing temporary is in place".to_owned(),
+        };
+        self.refuse(run, &facts, outcome, None, None, Vec::new())
+            .await
+    }
+
+    /// Claims, applies, verifies and reports; `None` when another run was first.
+    async fn act(
+        &self,
+        run: &Run<'_, R::Action>,
+        agreed: Agreed<R>,
+        mut steps: Steps,
+    ) -> Option<(Report, Vec<Metric>)> {
+        let Suite { ledger, clock, .. } = &self.suite;
+        let Agreed {
+            facts,
+            grounds,
+            plan,
+            plan_value,
+            snapshot,
+        } = agreed;
+        let deadline = run.invocation.deadline;
+        let claim = ledger
+            .claim(
+                &run.place,
+                &facts,
+                &grounds,
+                &plan_value,
+                snapshot.as_ref(),
+                clock.now(),
+                deadline,
+            )
+            .await;
+        let permit = match claim {
+            Ok(Claim::Granted(permit)) => permit,
+            Ok(Claim::Overtaken) => return None,
+            Err(error) => {
+                return Some((self.failed(run, &error, error.is_transient()), Vec::new()));
+            }
+        };
+        steps.end("claim", clock.now());
+        tracing::info!(incident_id = %permit.incident_id, token = permit.token, plan = %plan_value, "claimed");
+        let work = Work {
+            clock,
+            deadline: deadline - RESERVE,
+            ledger,
+        };
+        let applied = self
+            .remediation
+            .apply(&permit, &plan, &run.target.action, &work)
+            .await;
+        steps.end("apply", clock.now());
+        let mut done = applied.unwrap_or_else(|error| Done {
+            end: remediation::End::Failed {
+                error: error.to_string(),
+                retryable: error.is_transient(),
+            },
+            summary: error.to_string(),
+            evidence: Value::Null,
+            progress: permit.progress.clone(),
+            memory: None,
+            breaker: None,
+            entries: Vec::new(),
+            notes: Vec::new(),
+            metrics: Vec::new(),
+        });
+        let verified = self.verify(&plan, &done, &mut steps).await;
+        let (outcome, status) = self.judge(run, &permit, &done, verified.as_ref());
+        let metrics = std::mem::take(&mut done.metrics);
+        let report = Report {
+            incident_id: Some(permit.incident_id.clone()),
+            plan: Some(plan_value),
+            evidence: Some(done.evidence.clone()),
+            notes: done.notes.clone(),
+            steps: steps.taken,
+            ..self.report(run, outcome)
+        };
+        Some((
+            self.conclude(run, &permit, done, verified, status, report)
+                .await,
+            metrics,
+        ))
+    }
+
+    async fn verify(
+        &self,
+        plan: &R::Plan,
+        done: &Done,
+        steps: &mut Steps,
+    ) -> Option<remediation::Verified> {
+        if done.end != remediation::End::Finished {
+            return None;
+        }
+        let verified = match self.remediation.verify(plan, done).await {
+            Ok(verified) => verified,
+            Err(error) => remediation::Verified {
+                holds: false,
+                summary: format!("what was done could not be read back: {error}"),
+            },
+        };
+        steps.end("verify", self.suite.clock.now());
+        Some(verified)
+    }
+
+    /// The outcome of a round, and the state that it leaves the record in.
+    fn judge(
+        &self,
+        run: &Run<'_, R::Action>,
+        permit: &Permit,
+        done: &Done,
+        verified: Option<&remediation::Verified>,
+    ) -> (Outcome, Status) {
+        match (&done.end, verified) {
+            (remediation::End::Finished, Some(verified)) if verified.holds => (
+                Outcome::Applied {
+                    summary: format!("{}; {}", done.summary, verified.summary),
+                },
+                Status::Completed,
+            ),
+            (remediation::End::Finished, verified) => (
+                Outcome::Escalated {
+                    rule: Rule::Unsafe,
+                    reason: format!(
+                        "{}, but {}",
+                        done.summary,
+                        verified
+                            .map_or("it was not read back", |verified| verified.summary.as_str())
+                    ),
+                },
+                Status::Completed,
+            ),
+            (remediation::End::Escalated { rule, reason }, _) => (
+                Outcome::Escalated {
+                    rule: *rule,
+                    reason: reason.clone(),
+                },
+                Status::Completed,
+            ),
+            (remediation::End::Failed { error, retryable }, _) => (
+                Outcome::Failed {
+                    error: error.clone(),
+                    retryable: *retryable,
+                },
+                Status::Failed,
+            ),
+            (remediation::End::Unfinished, _) => {
+                let rounds = R::max_rounds(&run.target.action);
+                if permit.round >= rounds {
+                    let reason = format!(
+                        "{}; the work goes beyond the {rounds} rounds that the policy allows: raise max_rounds, or start it again by hand",
+                        done.summary
+                    );
+                    return (
+                        Outcome::Escalated {
+                            rule: Rule::RoundsUsedUp,
+                            reason,
+                        },
+                        Status::Completed,
+                    );
+                }
+                let orchestrated = matches!(run.place.event.path, Path::Playbook { .. });
+                let check_again_at = self.suite.clock.now()
+                    + if orchestrated {
+                        TimeDelta::zero()
+                    } else {
+                        NEXT_ROUND
+                    };
+                (
+                    Outcome::Pending {
+                        reason: format!("{}; round {} carries on", done.summary, permit.round + 1),
+                        check_again_at,
+                        continuation: orchestrated.then(|| Self::continuation(run, permit)),
+                    },
+                    Status::Continuing,
+                )
+            }
+        }
+    }
+
+    fn continuation(run: &Run<'_, R::Action>, permit: &Permit) -> Value {
+        json!({
+            "continuation": Continuation {
+                target: run.target.name.clone(),
+                round: permit.round + 1,
+                trigger: run.trigger.clone(),
+            }
+        })
+    }
+
+    /// Writes the end of a round to the ledger, then asks for the next one where there is one.
+    async fn conclude(
+        &self,
+        run: &Run<'_, R::Action>,
+        permit: &Permit,
+        done: Done,
+        verified: Option<remediation::Verified>,
+        status: Status,
+        report: Report,
+    ) -> Report {
+        let now = self.suite.clock.now();
+        let kind = match &report.outcome {
+            Outcome::Applied { .. } => "applied",
+            Outcome::Pending { .. } => "pending",
+            Outcome::Escalated { .. } => "escalated",
+            _ => "failed",
+        };
+        let mut entries = done.entries;
+        entries.push(Entry {
+            kind,
+            summary: report.outcome.reason().to_owned(),
+            detail: json!({"evidence": done.evidence, "notes": done.notes, "steps": report.steps}),
+        });
+        if let Some(verified) = verified {
+            let kind = if verified.holds {
+                "verified"
+            } else {
+                "not-verified"
+            };
+            entries.push(Entry {
+                kind,
+                summary: verified.summary,
+                detail: Value::Null,
+            });
+        }
+        let orchestrated = matches!(
+            &report.outcome,
+            Outcome::Pending {
+                continuation: Some(_),
+                ..
+            }
+        );
+        let continues_by = (status == Status::Continuing)
+            .then(|| now + if orchestrated { NEXT_STEP } else { NEXT_ROUND });
+        let end = ledger::End {
+            status,
+            report: &report,
+            progress: done.progress,
+            memory: done.memory,
+            breaker: done.breaker,
+            entries,
+            continues_by,
+            restored: false,
+        };
+        if let Err(error) = self.suite.ledger.finish(permit, end, now).await {
+            return self.unwritten(report, &error);
+        }
+        if status == Status::Continuing && !orchestrated {
+            let payload = Self::continuation(run, permit);
+            let function = &run.invocation.function_arn;
+            if let Err(error) = self.remediation.carry_on(function, &payload).await {
+                // The record says where to go on, and Lambda delivers the event again.
+                let outcome = Outcome::Failed {
+                    error: format!("the next round could not be asked for: {error}"),
+                    retryable: true,
+                };
+                return Report { outcome, ..report };
+            }
+        }
+        report
+    }
+
+    /// A report that did not reach the ledger is told in full in the log and in the error.
+    fn unwritten(&self, report: Report, error: &LedgerError) -> Report {
+        let told = serde_json::to_string(&report).unwrap_or_default();
+        tracing::error!(%error, report = %told, "the ledger does not hold this report");
+        let outcome = Outcome::Failed {
+            error: format!(
+                "{} ({}), but the ledger does not hold it: {error}",
+                report.outcome.name(),
+                report.outcome.reason()
+            ),
+            retryable: error.is_transient(),
+        };
+        Report { outcome, ..report }
+    }
+
+    /// Restores a snapshot under a permit; `None` when another run was first.
+    async fn restore(
+        &self,
+        run: &Run<'_, R::Action>,
+        facts: Facts,
+        grounds: Grounds,
+        snapshot: guard::Snapshot,
+        mut steps: Steps,
+    ) -> Option<Report> {
+        let Suite { ledger, clock, .. } = &self.suite;
+        let deadline = run.invocation.deadline;
+        let plan = json!({"restore": snapshot.state, "taken_at": snapshot.taken_at});
+        if run.dry_run {
+            let outcome = Outcome::Skipped {
+                rule: Rule::DryRun,
+                reason: "a dry run ends with its plan; nothing was restored".to_owned(),
+            };
+            return match self
+                .refuse(run, &facts, outcome, None, Some(plan), Vec::new())
+                .await
+            {
+                Decided::Over(report) => Some(*report),
+                _ => None,
+            };
+        }
+        let permit = match ledger
+            .claim(
+                &run.place,
+                &facts,
+                &grounds,
+                &plan,
+                None,
+                clock.now(),
+                deadline,
+            )
+            .await
+        {
+            Ok(Claim::Granted(permit)) => permit,
+            Ok(Claim::Overtaken) => return None,
+            Err(error) => return Some(self.failed(run, &error, error.is_transient())),
+        };
+        steps.end("claim", clock.now());
+        let work = Work {
+            clock,
+            deadline: deadline - RESERVE,
+            ledger,
+        };
+        let reverted = self
+            .remediation
+            .revert(&permit, &snapshot.state, &run.target.action, &work)
+            .await;
+        steps.end("revert", clock.now());
+        let (outcome, status, evidence) = match reverted {
+            Ok(reverted) => (
+                Outcome::Applied {
+                    summary: reverted.summary,
+                },
+                Status::Completed,
+                reverted.evidence,
+            ),
+            Err(error) => (
+                Outcome::Failed {
+                    error: error.to_string(),
+                    retryable: error.is_transient(),
+                },
+                Status::Failed,
+                Value::Null,
+            ),
+        };
+        let report = Report {
+            incident_id: Some(permit.incident_id.clone()),
+            plan: Some(plan),
+            evidence: Some(evidence.clone()),
+            steps: steps.taken,
+            ..self.report(run, outcome)
+        };
+        let entry = Entry {
+            kind: if status == Status::Completed {
+                "reverted"
+            } else {
+                "failed"
+            },
+            summary: report.outcome.reason().to_owned(),
+            detail: evidence,
+        };
+        let end = ledger::End {
+            status,
+            report: &report,
+            progress: None,
+            memory: None,
+            breaker: None,
+            entries: vec![entry],
+            continues_by: None,
+            restored: status == Status::Completed,
+        };
+        Some(match ledger.finish(&permit, end, clock.now()).await {
+            Ok(()) => report,
+            Err(error) => self.unwritten(report, &error),
+        })
+    }
+
+    /// Tells the outcome to the bus, the metrics and the log. What fails here fails alone: the ledger holds the truth.
+    async fn emit(&self, report: &Report, metrics: &[Metric], event: &AlarmEvent) {
+        let now = self.suite.clock.now();
+        let took = report
+            .steps
+            .last()
+            .map_or(0, |step| step.started_ms + step.took_ms);
+        #[allow(clippy::cast_precision_loss)] // Milliseconds of one invocation are far below 2^52.
+        let line = telemetry::metrics(report, took as f64, metrics, now);
+        println!("{line}");
+        let told = serde_json::to_string(report).unwrap_or_default();
+        tracing::info!(
+            incident_id = report.incident_id.as_deref().unwrap_or_default(),
+            causation_id = report.causation_id.as_deref().unwrap_or_default(),
+            outcome = report.outcome.name(),
+            report = %told,
+            "{}",
+            report.outcome.reason()
+        );
+        let entry = aws_sdk_eventbridge::types::PutEventsRequestEntry::builder()
+            .event_bus_name(&self.suite.settings.event_bus)
+            .source("forgeguard")
+            .detail_type("Forgeguard Remediation Outcome")
+            .resources(&event.alarm_arn)
+            .set_resources(Some(vec![event.alarm_arn.clone(), report.resource.clone()]))
+            .detail(told)
+            .build();
+        match self
+            .suite
+            .eventbridge
+            .put_events()
+            .entries(entry)
+            .send()
+            .await
+        {
+            Ok(answer) if answer.failed_entry_count() == 0 => {}
+            Ok(answer) => {
+                let why = answer
+                    .entries()
+                    .first()
+                    .and_then(|entry| entry.error_message());
+                tracing::error!(why, "the bus refused the outcome");
+            }
+            Err(error) => {
+                let error =
+                    AwsError::new("events:PutEvents", &self.suite.settings.event_bus, &error);
+                tracing::error!(%error, "the outcome did not reach the bus");
+            }
+        }
+    }
+}
+
+/// The lengths of a run's steps.
+struct Steps {
+    began: DateTime<Utc>,
+    last: DateTime<Utc>,
+    taken: Vec<Step>,
+}
+
+impl Steps {
+    fn new(began: DateTime<Utc>) -> Self {
+        Self {
+            began,
+            last: began,
+            taken: Vec::new(),
+        }
+    }
+
+    fn end(&mut self, name: &str, now: DateTime<Utc>) {
+        let millis = |from: DateTime<Utc>, to: DateTime<Utc>| {
+            u64::try_from((to - from).num_milliseconds()).unwrap_or(0)
+        };
+        self.taken.push(Step {
+            name: name.to_owned(),
+            started_ms: millis(self.began, self.last),
+            took_ms: millis(self.last, now),
+        });
+        self.last = now;
+    }
+}

@@ -1,0 +1,143 @@
+//! The function's settings: read once at start from environment variables, typed, refused by name when wrong.
+
+use thiserror::Error;
+
+/// Name of the ledger's `DynamoDB` table.
+pub const LEDGER_TABLE: &str = "FORGEGUARD_LEDGER_TABLE";
+/// Name of the SSM parameter that holds the remediation's policy document.
+pub const POLICY_PARAMETER: &str = "FORGEGUARD_POLICY_PARAMETER";
+/// Name of the event bus that outcomes are put on; `default` when unset.
+pub const EVENT_BUS: &str = "FORGEGUARD_EVENT_BUS";
+/// `true` makes every run stop after its plan; `false` when unset.
+pub const DRY_RUN: &str = "FORGEGUARD_DRY_RUN";
+/// Least severe level that is logged: `error`, `warn`, `info`, `debug` or `trace`; `info` when unset.
+pub const LOG: &str = "FORGEGUARD_LOG";
+
+/// What the environment tells a function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The ledger's table.
+    pub ledger_table: String,
+    /// The SSM parameter with the policy document.
+    pub policy_parameter: String,
+    /// The bus that outcomes are put on.
+    pub event_bus: String,
+    /// Whether every run stops after its plan.
+    pub dry_run: bool,
+    /// Least severe level that is logged.
+    pub log: tracing::Level,
+}
+
+/// A setting that cannot be used.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum SettingsError {
+    /// A required variable is not there.
+    #[error("environment variable {name} is not set; set it to {form}")]
+    Missing {
+        /// The variable.
+        name: &'static str,
+        /// What it should hold.
+        form: &'static str,
+    },
+    /// A variable holds something else than it should.
+    #[error("environment variable {name} is {value:?}; it must be {form}")]
+    Malformed {
+        /// The variable.
+        name: &'static str,
+        /// What it holds.
+        value: String,
+        /// What it should hold.
+        form: &'static str,
+    },
+}
+
+impl Settings {
+    /// Reads the settings from the process environment.
+    #[allow(clippy::disallowed_methods)] // The one allowed reading of the environment.
+    pub fn from_environment() -> Result<Self, SettingsError> {
+        Self::parse(|name| std::env::var(name).ok())
+    }
+
+    /// Reads the settings through `look_up`.
+    pub fn parse(look_up: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
+        let given = |name: &str| {
+            look_up(name)
+                .map(|value| value.trim().to_owned())
+                .filter(|value| !value.is_empty())
+        };
+        let required = |name, form| given(name).ok_or(SettingsError::Missing { name, form });
+        Ok(Self {
+            ledger_table: required(LEDGER_TABLE, "the name of the ledger's DynamoDB table")?,
+            policy_parameter: required(
+                POLICY_PARAMETER,
+                "the name of the SSM parameter that holds the policy document",
+            )?,
+            event_bus: given(EVENT_BUS).unwrap_or_else(|| "default".to_owned()),
+            dry_run: match given(DRY_RUN).as_deref() {
+                None | Some("false") => false,
+                Some("true") => true,
+                Some(other) => {
+                    return Err(SettingsError::Malformed {
+                        name: DRY_RUN,
+                        value: other.to_owned(),
+                        form: "`true` or `false`",
+                    });
+                }
+            },
+            log: match given(LOG) {
+                None => tracing::Level::INFO,
+                Some(value) => value.parse().map_err(|_| SettingsError::Malformed {
+                    name: LOG,
+                    value,
+                    form: "`error`, `warn`, `info`, `debug` or `trace`",
+                })?,
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(pairs: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+        Settings::parse(|name| {
+            pairs
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn the_two_names_are_enough() {
+        let settings = from(&[(LEDGER_TABLE, "ledger"), (POLICY_PARAMETER, "/p")]).unwrap();
+        assert_eq!(settings.event_bus, "default");
+        assert!(!settings.dry_run);
+        assert_eq!(settings.log, tracing::Level::INFO);
+    }
+
+    #[test]
+    fn a_missing_or_blank_name_is_refused_by_name() {
+        let error = from(&[(LEDGER_TABLE, "  "), (POLICY_PARAMETER, "/p")]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "environment variable FORGEGUARD_LEDGER_TABLE is not set; \
+             set it to the name of the ledger's DynamoDB table"
+        );
+    }
+
+    #[test]
+    fn a_malformed_switch_is_refused_rather_than_guessed() {
+        let error = from(&[
+            (LEDGER_TABLE, "ledger"),
+            (POLICY_PARAMETER, "/p"),
+            (DRY_RUN, "yes"),
+        ])
+        .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "environment variable FORGEGUARD_DRY_RUN is \"yes\"; it must be `true` or `false`"
+        );
+    }
+}
