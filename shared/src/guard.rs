@@ -311,12 +311,16 @@ pub enum Verdict {
     /// An earlier delivery ended; this is its report.
     Repeat(Box<Report>),
     /// Do nothing, and say why.
-    Refuse {
-        /// How the run ends.
-        outcome: Outcome,
-        /// A breaker that opens with it.
-        breaker: Option<OpenBreaker>,
-    },
+    Refuse(Box<Refusal>),
+}
+
+/// Why a run does nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refusal {
+    /// How the run ends.
+    pub outcome: Outcome,
+    /// A breaker that opens with it.
+    pub breaker: Option<OpenBreaker>,
 }
 
 /// On what grounds a run may proceed.
@@ -335,17 +339,17 @@ pub struct Grounds {
 }
 
 fn skip(rule: Rule, reason: String) -> Verdict {
-    Verdict::Refuse {
+    Verdict::Refuse(Box::new(Refusal {
         outcome: Outcome::Skipped { rule, reason },
         breaker: None,
-    }
+    }))
 }
 
 fn escalate(rule: Rule, reason: String) -> Verdict {
-    Verdict::Refuse {
+    Verdict::Refuse(Box::new(Refusal {
         outcome: Outcome::Escalated { rule, reason },
         breaker: None,
-    }
+    }))
 }
 
 /// Decides whether a run may act.
@@ -443,6 +447,9 @@ fn begin(question: &Question<'_>) -> Result<Grounds, Verdict> {
     let dead = record.request_id == question.request_id || record.claimed_until <= now;
     match (record.status, round) {
         (Status::Failed, None) => Ok(resumed(record.round, record.attempt + 1)),
+        (Status::Failed, Some(round)) if round == record.round => {
+            Ok(resumed(round, record.attempt + 1))
+        }
         (Status::Continuing, Some(round)) if round == record.round + 1 => Ok(resumed(round, 1)),
         (Status::InProgress, Some(round)) if round == record.round && dead => {
             Ok(resumed(round, record.attempt + 1))
@@ -559,13 +566,13 @@ fn bounds(question: &Question<'_>, refires: u32) -> Result<(), Verdict> {
             event.alarm_name, limits.breaker.window_seconds
         );
         let until = now + TimeDelta::seconds(i64::from(limits.breaker.open_seconds.get()));
-        return Err(Verdict::Refuse {
+        return Err(Verdict::Refuse(Box::new(Refusal {
             outcome: Outcome::Escalated {
                 rule: Rule::Breaker,
                 reason: format!("{reason}; the breaker is open until {}", time(until)),
             },
             breaker: Some(OpenBreaker { until, reason }),
-        });
+        })));
     }
     let since = now - TimeDelta::seconds(i64::from(limits.flap.window_seconds.get()));
     let transitions = facts

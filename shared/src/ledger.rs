@@ -138,6 +138,29 @@ impl Place<'_> {
         )
     }
 
+    /// The incident of the record, or else the alarm's open one, or else the one that this event opens.
+    fn incident_id(&self, facts: &Facts, alarm: &guard::AlarmState) -> String {
+        facts
+            .record
+            .as_ref()
+            .map(|record| record.incident_id.clone())
+            .or_else(|| alarm.incident_id.clone())
+            .unwrap_or_else(|| {
+                crate::ids::incident_id(&self.event.alarm_arn, self.event.changed_at)
+            })
+    }
+
+    /// What the timeline tells of the event.
+    #[must_use]
+    pub fn event_detail(&self) -> Value {
+        serde_json::json!({
+            "alarm": self.event.alarm_name,
+            "state": self.event.state,
+            "changed_at": self.event.changed_at,
+            "reason": self.event.reason,
+        })
+    }
+
     /// The run that answers this transition.
     #[must_use]
     pub fn run_id(&self) -> String {
@@ -147,6 +170,19 @@ impl Place<'_> {
             &self.event.transition_key(),
         )
     }
+}
+
+/// What a run means to do, on what grounds.
+#[derive(Debug, Clone, Copy)]
+pub struct Intent<'a> {
+    /// What was read.
+    pub facts: &'a Facts,
+    /// The guard's grounds.
+    pub grounds: &'a Grounds,
+    /// The plan, for the timeline.
+    pub plan: &'a Value,
+    /// The state to go back to.
+    pub snapshot: Option<&'a Value>,
 }
 
 /// One line of a timeline.
@@ -233,79 +269,93 @@ impl Ledger {
     }
 
     /// Claims the target for the run: record, lease, history, incident and the first line of the
-    /// timeline in one transaction that holds only if nothing has changed since `facts` was read.
+    /// timeline in one transaction that holds only if nothing has changed since the facts were read.
     pub async fn claim(
         &self,
         place: &Place<'_>,
-        facts: &Facts,
-        grounds: &Grounds,
-        plan: &Value,
-        snapshot: Option<&Value>,
+        intent: &Intent<'_>,
         now: DateTime<Utc>,
         deadline: DateTime<Utc>,
     ) -> Result<Claim, LedgerError> {
-        let run_id = place.run_id();
-        let held_until = deadline + GRACE;
-        let token = facts.lease.as_ref().map_or(0, |lease| lease.token) + 1;
+        let Intent { facts, grounds, .. } = *intent;
         let alarm = guard::noted(&facts.alarm, place.event, place.limits);
-        let incident_id = facts
-            .record
-            .as_ref()
-            .map(|record| record.incident_id.clone())
-            .or_else(|| alarm.incident_id.clone())
-            .unwrap_or_else(|| {
-                crate::ids::incident_id(&place.event.alarm_arn, place.event.changed_at)
-            });
-        let history = guard::acted(
-            &facts.history,
-            place.limits,
-            Action {
-                run_id: run_id.clone(),
-                alarm_arn: place.event.alarm_arn.clone(),
-                started_at: now,
-                finished_at: now,
-                refires: grounds.refires,
-            },
-        );
-        let record = Record {
-            status: Status::InProgress,
-            request_id: place.request_id.to_owned(),
-            token,
+        let run_id = place.run_id();
+        let action = Action {
             run_id: run_id.clone(),
+            alarm_arn: place.event.alarm_arn.clone(),
+            started_at: now,
+            finished_at: now,
+            refires: grounds.refires,
+        };
+        let permit = Permit {
+            remediation: place.remediation,
+            target: place.target.to_owned(),
+            resource: place.resource.to_owned(),
+            run_id,
+            incident_id: place.incident_id(facts, &alarm),
+            token: facts.lease.as_ref().map_or(0, |lease| lease.token) + 1,
             round: grounds.round,
             attempt: grounds.attempt,
             started_at: grounds.started_at,
-            claimed_until: held_until,
-            incident_id: incident_id.clone(),
+            held_until: deadline + GRACE,
+            history: guard::acted(&facts.history, place.limits, action),
+            record_key: place.record_key(),
+            request_id: place.request_id.to_owned(),
             progress: grounds.progress.clone(),
-            report: None,
         };
-        let lease = Lease {
-            token,
-            run_id: run_id.clone(),
-            held_until,
-        };
-        let target = format!("target#{}", place.resource);
-        let record_key = place.record_key();
+        let writes = self.claim_writes(place, intent, &alarm, &permit, now)?;
+        Ok(if self.transact(writes, &permit.run_id).await? {
+            Claim::Granted(Box::new(permit))
+        } else {
+            Claim::Overtaken
+        })
+    }
+
+    fn claim_writes(
+        &self,
+        place: &Place<'_>,
+        intent: &Intent<'_>,
+        alarm: &guard::AlarmState,
+        permit: &Permit,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<TransactWriteItem>, LedgerError> {
+        let Intent {
+            facts,
+            grounds,
+            plan,
+            snapshot,
+        } = *intent;
+        let record = permit.record(
+            Status::InProgress,
+            grounds.progress.clone(),
+            None,
+            permit.held_until,
+        );
+        let lease = permit.lease(permit.held_until);
+        let target = permit.target_key();
         let mut writes = vec![
             self.put(
-                Written::new(&record_key, "record", &record, now + RECORD_KEPT)
-                    .mark("token", token)
-                    .column("status", record.status.as_str().to_owned())
+                permit
+                    .record_item(&record, now)
                     .only_if_record_is(facts.record.as_ref()),
             )?,
             self.put(
                 Written::new(&target, "lease", &lease, now + KEPT)
-                    .mark("token", token)
+                    .mark("token", permit.token)
                     .only_if("token", facts.lease.as_ref().map(|lease| lease.token)),
             )?,
-            self.put(self.history(&target, place.remediation, &history, now))?,
+            self.put(history_item(
+                &target,
+                place.remediation,
+                &permit.history,
+                now,
+            ))?,
         ];
         if let Some(state) = snapshot
             && facts.snapshot.is_none()
         {
             let snapshot = Snapshot {
-                run_id: run_id.clone(),
+                run_id: permit.run_id.clone(),
                 taken_at: now,
                 state: state.clone(),
             };
@@ -314,7 +364,7 @@ impl Ledger {
                 self.put(Written::new(&target, &sk, &snapshot, now + KEPT).only_if("token", None))?,
             );
         }
-        writes.extend(self.alarm_writes(place, facts, &alarm, &incident_id, now)?);
+        writes.extend(self.alarm_writes(place, facts, alarm, &permit.incident_id, now)?);
         let entry = Entry {
             kind: "claimed",
             summary: format!(
@@ -322,42 +372,14 @@ impl Ledger {
                 place.remediation, place.target, grounds.round, grounds.attempt
             ),
             detail: serde_json::json!({
-                "run_id": run_id, "token": token, "plan": plan, "event": {
-                    "alarm": place.event.alarm_name,
-                    "changed_at": place.event.changed_at,
-                    "reason": place.event.reason,
-                },
+                "run_id": permit.run_id,
+                "token": permit.token,
+                "plan": plan,
+                "event": place.event_detail(),
             }),
         };
-        let order = token * ORDERS;
-        writes.push(self.put(timeline(
-            place.remediation,
-            place.target,
-            &incident_id,
-            &run_id,
-            order,
-            &entry,
-            now,
-        ))?);
-        if !self.transact(writes, &record_key).await? {
-            return Ok(Claim::Overtaken);
-        }
-        Ok(Claim::Granted(Box::new(Permit {
-            remediation: place.remediation,
-            target: place.target.to_owned(),
-            resource: place.resource.to_owned(),
-            run_id,
-            incident_id,
-            token,
-            round: grounds.round,
-            attempt: grounds.attempt,
-            started_at: grounds.started_at,
-            held_until,
-            history,
-            record_key,
-            request_id: place.request_id.to_owned(),
-            progress: grounds.progress.clone(),
-        })))
+        writes.extend(self.lines(permit, std::slice::from_ref(&entry), 0, now)?);
+        Ok(writes)
     }
 
     /// Writes a refusal to the timeline, and what the guard learned from the event.
@@ -372,21 +394,14 @@ impl Ledger {
         now: DateTime<Utc>,
     ) -> Result<Option<String>, LedgerError> {
         let alarm = guard::noted(&facts.alarm, place.event, place.limits);
-        let incident_id = facts
-            .record
-            .as_ref()
-            .map(|record| record.incident_id.clone())
-            .or_else(|| alarm.incident_id.clone())
-            .unwrap_or_else(|| {
-                crate::ids::incident_id(&place.event.alarm_arn, place.event.changed_at)
-            });
+        let incident_id = place.incident_id(facts, &alarm);
         let mut writes = self.alarm_writes(place, facts, &alarm, &incident_id, now)?;
         if let Some(breaker) = breaker {
             let mut history = facts.history.clone();
             history.version += 1;
             history.breaker = Some(breaker);
             let target = format!("target#{}", place.resource);
-            writes.push(self.put(self.history(&target, place.remediation, &history, now))?);
+            writes.push(self.put(history_item(&target, place.remediation, &history, now))?);
         }
         let who = crate::ids::digest(&[place.request_id, &now.timestamp_micros().to_string()], 6);
         let who = format!("req-{who}");
@@ -418,12 +433,7 @@ impl Ledger {
             None,
             permit.held_until,
         );
-        let write = self.put(
-            Written::new(&permit.record_key, "record", &record, now + RECORD_KEPT)
-                .mark("token", permit.token)
-                .column("status", record.status.as_str().to_owned())
-                .only_if("token", Some(permit.token)),
-        )?;
+        let write = self.put(permit.record_item(&record, now))?;
         self.fenced(permit, vec![write]).await
     }
 
@@ -454,11 +464,7 @@ impl Ledger {
         );
         // Between rounds the target stays in the run's hand.
         let held_until = end.continues_by.unwrap_or(now);
-        let lease = Lease {
-            token: permit.token,
-            run_id: permit.run_id.clone(),
-            held_until,
-        };
+        let lease = permit.lease(held_until);
         let mut history = permit.history.clone();
         if let Some(action) = history
             .actions
@@ -470,20 +476,15 @@ impl Ledger {
         history.version += 1;
         history.memory = end.memory.or(history.memory);
         history.breaker = end.breaker.or(history.breaker);
-        let target = format!("target#{}", permit.resource);
+        let target = permit.target_key();
         let mut writes = vec![
-            self.put(
-                Written::new(&permit.record_key, "record", &record, now + RECORD_KEPT)
-                    .mark("token", permit.token)
-                    .column("status", record.status.as_str().to_owned())
-                    .only_if("token", Some(permit.token)),
-            )?,
+            self.put(permit.record_item(&record, now))?,
             self.put(
                 Written::new(&target, "lease", &lease, now + KEPT)
                     .mark("token", permit.token)
                     .only_if("token", Some(permit.token)),
             )?,
-            self.put(self.history(&target, permit.remediation, &history, now))?,
+            self.put(history_item(&target, permit.remediation, &history, now))?,
         ];
         if end.restored {
             writes.push(self.delete(&target, &format!("snapshot#{}", permit.remediation))?);
@@ -571,24 +572,6 @@ impl Ledger {
             writes.push(self.put(Written::new(&pk, "incident", &incident, now + KEPT))?);
         }
         Ok(writes)
-    }
-
-    fn history<'a>(
-        &self,
-        target: &str,
-        remediation: &str,
-        history: &'a History,
-        now: DateTime<Utc>,
-    ) -> Written<'a, History> {
-        let before = (history.version > 1).then_some(history.version - 1);
-        Written::new(
-            target,
-            &format!("history#{remediation}"),
-            history,
-            now + KEPT,
-        )
-        .mark("version", history.version)
-        .only_if("version", before)
     }
 
     fn lines(
@@ -772,7 +755,7 @@ impl Ledger {
             match cancellation(&error) {
                 Some(Cancelled::ByCondition) => return Ok(false),
                 Some(Cancelled::ByConflict) => {
-                    tokio::time::sleep(crate::backoff::pause(attempt, seed)).await
+                    tokio::time::sleep(crate::backoff::pause(attempt, seed)).await;
                 }
                 None => {
                     return Err(LedgerError::Call(AwsError::new(
@@ -812,6 +795,19 @@ fn cancellation<R>(error: &SdkError<TransactWriteItemsError, R>) -> Option<Cance
         TransactWriteItemsError::TransactionInProgressException(_) => Some(Cancelled::ByConflict),
         _ => None,
     }
+}
+
+fn history_item<'a>(
+    target: &str,
+    remediation: &str,
+    history: &'a History,
+    now: DateTime<Utc>,
+) -> Written<'a, History> {
+    let before = (history.version > 1).then_some(history.version - 1);
+    let sk = format!("history#{remediation}");
+    Written::new(target, &sk, history, now + KEPT)
+        .mark("version", history.version)
+        .only_if("version", before)
 }
 
 /// An item on its way to the table.
@@ -929,6 +925,25 @@ fn body<T: DeserializeOwned>(item: Option<&Item>) -> Result<Option<T>, LedgerErr
 }
 
 impl Permit {
+    fn target_key(&self) -> String {
+        format!("target#{}", self.resource)
+    }
+
+    fn lease(&self, held_until: DateTime<Utc>) -> Lease {
+        Lease {
+            token: self.token,
+            run_id: self.run_id.clone(),
+            held_until,
+        }
+    }
+
+    fn record_item<'a>(&self, record: &'a Record, now: DateTime<Utc>) -> Written<'a, Record> {
+        Written::new(&self.record_key, "record", record, now + RECORD_KEPT)
+            .mark("token", self.token)
+            .column("status", record.status.as_str().to_owned())
+            .only_if("token", Some(self.token))
+    }
+
     fn record(
         &self,
         status: Status,

@@ -17,7 +17,7 @@ use crate::alarm::{self, AlarmError, AlarmEvent, Path, State};
 use crate::aws_error::AwsError;
 use crate::clock::Clock;
 use crate::guard::{self, Facts, Grounds, LiveAlarm, Permit, Question, Status, Verdict};
-use crate::ledger::{self, Claim, Entry, Ledger, LedgerError, Place};
+use crate::ledger::{self, Claim, Entry, Intent, Ledger, LedgerError, Place};
 use crate::outcome::{Outcome, Report, Response, Rule, Step};
 use crate::policy::{self, Loaded, PolicyError, Target};
 use crate::remediation::{self, Done, Failure as _, Moment, Planned, Remediation, Work};
@@ -231,6 +231,7 @@ struct Shared<A> {
 }
 
 /// One run on one target.
+#[allow(clippy::struct_field_names)] // A dry run is called a dry run everywhere.
 struct Run<'a, A> {
     place: Place<'a>,
     target: &'a Target<A>,
@@ -449,10 +450,10 @@ impl<R: Remediation> Runtime<R> {
             ),
             retryable: true,
         };
-        Ran::Reported(Box::new(self.report(run, failed)), Vec::new())
+        Ran::Reported(Box::new(Self::report(run, failed)), Vec::new())
     }
 
-    fn report(&self, run: &Run<'_, R::Action>, outcome: Outcome) -> Report {
+    fn report(run: &Run<'_, R::Action>, outcome: Outcome) -> Report {
         Report {
             remediation: R::NAME.to_owned(),
             target: run.target.name.clone(),
@@ -468,13 +469,8 @@ impl<R: Remediation> Runtime<R> {
         }
     }
 
-    fn failed(
-        &self,
-        run: &Run<'_, R::Action>,
-        error: &dyn std::fmt::Display,
-        retryable: bool,
-    ) -> Report {
-        self.report(
+    fn failed(run: &Run<'_, R::Action>, error: &dyn std::fmt::Display, retryable: bool) -> Report {
+        Self::report(
             run,
             Outcome::Failed {
                 error: error.to_string(),
@@ -509,7 +505,7 @@ impl<R: Remediation> Runtime<R> {
         steps.end("observe", clock.now());
         let current = match current {
             Ok(current) => current,
-            Err(error) => return Decided::Over(Box::new(self.failed(run, error, false))),
+            Err(error) => return Decided::Over(Box::new(Self::failed(run, error, false))),
         };
         if current.version != policy.version {
             return Decided::PolicyChanged(Arc::clone(current));
@@ -517,13 +513,13 @@ impl<R: Remediation> Runtime<R> {
         let facts = match facts {
             Ok(facts) => facts,
             Err(error) => {
-                return Decided::Over(Box::new(self.failed(run, &error, error.is_transient())));
+                return Decided::Over(Box::new(Self::failed(run, &error, error.is_transient())));
             }
         };
         let live = match live {
             Ok(live) => *live,
             Err(error) => {
-                return Decided::Over(Box::new(self.failed(run, error, error.is_transient())));
+                return Decided::Over(Box::new(Self::failed(run, error, error.is_transient())));
             }
         };
         let now = clock.now();
@@ -540,7 +536,8 @@ impl<R: Remediation> Runtime<R> {
         });
         let grounds = match verdict {
             Verdict::Repeat(stored) => return self.repeat(run, &facts, *stored).await,
-            Verdict::Refuse { outcome, breaker } => {
+            Verdict::Refuse(refusal) => {
+                let guard::Refusal { outcome, breaker } = *refusal;
                 return self
                     .refuse(run, &facts, outcome, breaker, None, Vec::new())
                     .await;
@@ -553,7 +550,7 @@ impl<R: Remediation> Runtime<R> {
         let observed = match observed {
             Ok(observed) => observed,
             Err(error) => {
-                return Decided::Over(Box::new(self.failed(run, &error, error.is_transient())));
+                return Decided::Over(Box::new(Self::failed(run, &error, error.is_transient())));
             }
         };
         let resuming = grounds.round > 1 || grounds.attempt > 1;
@@ -730,12 +727,7 @@ impl<R: Remediation> Runtime<R> {
                 "plan": plan,
                 "notes": notes,
                 "request_id": run.invocation.request_id,
-                "event": {
-                    "alarm": run.place.event.alarm_name,
-                    "state": run.place.event.state.as_str(),
-                    "changed_at": run.place.event.changed_at,
-                    "reason": run.place.event.reason,
-                },
+                "event": run.place.event_detail(),
             }),
         };
         let now = self.suite.clock.now();
@@ -751,11 +743,11 @@ impl<R: Remediation> Runtime<R> {
                     incident_id: Some(incident_id),
                     plan,
                     notes,
-                    ..self.report(run, outcome)
+                    ..Self::report(run, outcome)
                 };
                 Decided::Over(Box::new(report))
             }
-            Err(error) => Decided::Over(Box::new(self.failed(run, &error, error.is_transient()))),
+            Err(error) => Decided::Over(Box::new(Self::failed(run, &error, error.is_transient()))),
         }
     }
 
@@ -767,7 +759,7 @@ impl<R: Remediation> Runtime<R> {
         plan_value: Value,
     ) -> Decided<R> {
         match self.remediation.rehearse(plan, &run.target.action).await {
-            Err(error) => Decided::Over(Box::new(self.failed(run, &error, error.is_transient()))),
+            Err(error) => Decided::Over(Box::new(Self::failed(run, &error, error.is_transient()))),
             Ok(notes) => {
                 let outcome = Outcome::Skipped {
                     rule: Rule::DryRun,
@@ -826,22 +818,20 @@ impl<R: Remediation> Runtime<R> {
             snapshot,
         } = agreed;
         let deadline = run.invocation.deadline;
+        let intent = Intent {
+            facts: &facts,
+            grounds: &grounds,
+            plan: &plan_value,
+            snapshot: snapshot.as_ref(),
+        };
         let claim = ledger
-            .claim(
-                &run.place,
-                &facts,
-                &grounds,
-                &plan_value,
-                snapshot.as_ref(),
-                clock.now(),
-                deadline,
-            )
+            .claim(&run.place, &intent, clock.now(), deadline)
             .await;
         let permit = match claim {
             Ok(Claim::Granted(permit)) => permit,
             Ok(Claim::Overtaken) => return None,
             Err(error) => {
-                return Some((self.failed(run, &error, error.is_transient()), Vec::new()));
+                return Some((Self::failed(run, &error, error.is_transient()), Vec::new()));
             }
         };
         steps.end("claim", clock.now());
@@ -879,7 +869,7 @@ impl<R: Remediation> Runtime<R> {
             evidence: Some(done.evidence.clone()),
             notes: done.notes.clone(),
             steps: steps.taken,
-            ..self.report(run, outcome)
+            ..Self::report(run, outcome)
         };
         Some((
             self.conclude(run, &permit, done, verified, status, report)
@@ -1048,7 +1038,7 @@ impl<R: Remediation> Runtime<R> {
             restored: false,
         };
         if let Err(error) = self.suite.ledger.finish(permit, end, now).await {
-            return self.unwritten(report, &error);
+            return Self::unwritten(report, &error);
         }
         if status == Status::Continuing && !orchestrated {
             let payload = Self::continuation(run, permit);
@@ -1066,7 +1056,7 @@ impl<R: Remediation> Runtime<R> {
     }
 
     /// A report that did not reach the ledger is told in full in the log and in the error.
-    fn unwritten(&self, report: Report, error: &LedgerError) -> Report {
+    fn unwritten(report: Report, error: &LedgerError) -> Report {
         let told = serde_json::to_string(&report).unwrap_or_default();
         tracing::error!(%error, report = %told, "the ledger does not hold this report");
         let outcome = Outcome::Failed {
@@ -1105,21 +1095,19 @@ impl<R: Remediation> Runtime<R> {
                 _ => None,
             };
         }
+        let intent = Intent {
+            facts: &facts,
+            grounds: &grounds,
+            plan: &plan,
+            snapshot: None,
+        };
         let permit = match ledger
-            .claim(
-                &run.place,
-                &facts,
-                &grounds,
-                &plan,
-                None,
-                clock.now(),
-                deadline,
-            )
+            .claim(&run.place, &intent, clock.now(), deadline)
             .await
         {
             Ok(Claim::Granted(permit)) => permit,
             Ok(Claim::Overtaken) => return None,
-            Err(error) => return Some(self.failed(run, &error, error.is_transient())),
+            Err(error) => return Some(Self::failed(run, &error, error.is_transient())),
         };
         steps.end("claim", clock.now());
         let work = Work {
@@ -1154,7 +1142,7 @@ impl<R: Remediation> Runtime<R> {
             plan: Some(plan),
             evidence: Some(evidence.clone()),
             steps: steps.taken,
-            ..self.report(run, outcome)
+            ..Self::report(run, outcome)
         };
         let entry = Entry {
             kind: if status == Status::Completed {
@@ -1177,7 +1165,7 @@ impl<R: Remediation> Runtime<R> {
         };
         Some(match ledger.finish(&permit, end, clock.now()).await {
             Ok(()) => report,
-            Err(error) => self.unwritten(report, &error),
+            Err(error) => Self::unwritten(report, &error),
         })
     }
 

@@ -1,6 +1,7 @@
 //! The account of a replay: every message received is replayed, quarantined or returned, and the sums agree.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
@@ -77,10 +78,11 @@ impl Account {
             self.returned()
         );
         if self.possible_duplicates > 0 {
-            text.push_str(&format!(
+            let _ = write!(
+                text,
                 ", of which {} may have been delivered twice",
                 self.possible_duplicates
-            ));
+            );
         }
         text
     }

@@ -187,7 +187,7 @@ impl Aws {
         Ok(answer
             .metric_data_results()
             .iter()
-            .flat_map(|result| result.values())
+            .flat_map(aws_sdk_cloudwatch::types::MetricDataResult::values)
             .sum())
     }
 

@@ -179,7 +179,7 @@ pub struct BodyIs {
 /// Whether a queue's ARN names a FIFO queue. SQS wants the suffix of every FIFO queue's name.
 #[must_use]
 pub fn is_fifo(queue: &Arn) -> bool {
-    queue.resource().ends_with(".fifo")
+    queue.resource().strip_suffix(".fifo").is_some()
 }
 
 impl Action for Replay {
@@ -368,7 +368,7 @@ mod tests {
             (
                 |v| {
                     v["destinations"][0]["arn"] =
-                        json!("arn:aws:sqs:eu-west-1:123456789012:orders.fifo")
+                        json!("arn:aws:sqs:eu-west-1:123456789012:orders.fifo");
                 },
                 "must both be FIFO or both be standard",
             ),

@@ -112,11 +112,18 @@ enum Batch {
     Idle,
 }
 
+/// How a message fared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Fared {
+    NotDelivered,
+    /// Delivered, as the new message of this id or by the invocation of this request id.
+    Delivered(Option<String>),
+}
+
 /// One message's delivery.
 struct Delivery {
     message: InHand,
-    /// The new message's id, or the invocation's request id.
-    delivered: Option<Option<String>>,
+    fared: Fared,
     /// An answer was lost on the way, and nothing suppresses a second copy.
     ambiguous: bool,
     told_in_ledger: bool,
@@ -670,16 +677,16 @@ impl<'a> Round<'a> {
             for delivery in deliveries {
                 let Delivery {
                     message,
-                    delivered,
+                    fared,
                     ambiguous,
                     told_in_ledger,
                 } = delivery;
                 // After an attempt died, whatever was received before may be on its second way.
                 let again = died && message.receive_count > 1;
-                if (ambiguous || (again && delivered.is_some())) && !fifo {
+                if (ambiguous || (again && fared != Fared::NotDelivered)) && !fifo {
                     state.progress.account.possible_duplicates += 1;
                 }
-                let Some(new_id) = delivered else {
+                let Fared::Delivered(new_id) = fared else {
                     clean = false;
                     state.keep(message, Kept::Undelivered);
                     continue;
@@ -736,7 +743,7 @@ impl<'a> Round<'a> {
             let mut state = self.state();
             for Delivery {
                 message,
-                delivered,
+                fared,
                 ambiguous,
                 told_in_ledger,
             } in deliveries
@@ -744,7 +751,7 @@ impl<'a> Round<'a> {
                 if ambiguous {
                     state.progress.account.possible_duplicates += 1;
                 }
-                let Some(new_id) = delivered else {
+                let Fared::Delivered(new_id) = fared else {
                     clean = false;
                     state.keep(message, Kept::Undelivered);
                     continue;
@@ -808,7 +815,7 @@ impl<'a> Round<'a> {
             .into_iter()
             .map(|(message, out)| Delivery {
                 message,
-                delivered: None,
+                fared: Fared::NotDelivered,
                 ambiguous: false,
                 told_in_ledger: out.told_in_ledger,
             })
@@ -824,10 +831,11 @@ impl<'a> Round<'a> {
                             .copied()
                             .find(|at| entries[*at].id() == taken.id())
                         {
-                            deliveries[at].delivered = Some(Some(taken.message_id().to_owned()));
+                            deliveries[at].fared =
+                                Fared::Delivered(Some(taken.message_id().to_owned()));
                         }
                     }
-                    left.retain(|at| deliveries[*at].delivered.is_none());
+                    left.retain(|at| deliveries[*at].fared == Fared::NotDelivered);
                     for refused in answer.failed() {
                         let kind = kind_of_code(refused.code());
                         let mut state = self.state();
@@ -874,14 +882,14 @@ impl<'a> Round<'a> {
         // A function's event has no place for a count: the ledger counts by the invocation's request.
         let mut delivery = Delivery {
             message,
-            delivered: None,
+            fared: Fared::NotDelivered,
             ambiguous: false,
             told_in_ledger: true,
         };
         for attempt in 0..SENDS {
             match self.aws.invoke(function.as_str(), payload.clone()).await {
                 Ok(request_id) => {
-                    delivery.delivered = Some(request_id);
+                    delivery.fared = Fared::Delivered(request_id);
                     break;
                 }
                 Err(error) => {
