@@ -17,6 +17,9 @@ use crate::alarm::{AlarmEvent, State};
 use crate::outcome::{Outcome, Report, Rule};
 use crate::policy::Limits;
 
+/// How far an event may be ahead of this function's clock.
+const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(5);
+
 /// The right to change one target, issued by the guard after its claim was written to the ledger.
 ///
 /// It is neither `Clone` nor constructible elsewhere; a run that holds it holds the target's lease.
@@ -509,6 +512,15 @@ fn stale(question: &Question<'_>) -> Option<Verdict> {
                 "the alarm changed {} s ago, and the policy acts on nothing older than {} s",
                 age.num_seconds(),
                 limit.num_seconds()
+            ),
+        ));
+    }
+    if age < -CLOCK_SKEW {
+        return Some(skip(
+            Rule::StaleEvent,
+            format!(
+                "the alarm's change is dated {} s ahead of this function's clock",
+                -age.num_seconds()
             ),
         ));
     }

@@ -618,6 +618,18 @@ mod tests {
                 NAME,
             ),
             (
+                "/resources/0",
+                Some(json!("arn:aws:budgets:eu-west-1:123456789012:alarm:x")),
+                "$.resources[0] is \"arn:aws:budgets:eu-west-1:123456789012:alarm:x\"",
+                ARN,
+            ),
+            (
+                "/detail/alarmName",
+                Some(json!("x".repeat(256))),
+                &long_shown,
+                NAME,
+            ),
+            (
                 "/detail/alarmName",
                 Some(json!("a\u{7}\u{202e}\nb")),
                 "$.detail.alarmName is \"a\\u{7}\\u{202e}\\nb\"",
@@ -759,6 +771,13 @@ mod tests {
             alarm::parse(&broken).unwrap_err().to_string(),
             "$.playbook.execution is missing: it should be \
              arn:<partition>:states:<region>:<account>:execution:<state machine>:<execution>"
+        );
+        let mut broken = step();
+        broken["playbook"]["execution"] = json!("arn:aws:states:eu-west-1:123456789012:execution:");
+        let error = alarm::parse(&broken).unwrap_err();
+        assert!(
+            matches!(&error, AlarmError::MalformedField { path, .. } if path == "$.playbook.execution"),
+            "{error}"
         );
         let mut broken = step();
         broken["alarm"]["detail"]["state"]["value"] = json!("FIRING");

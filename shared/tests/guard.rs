@@ -185,6 +185,7 @@ fn every_rule_refuses_by_its_name() {
             Rule::KillSwitchTarget,
         ),
         ("ALARM", Facts::default(), LIVE, 901, Rule::StaleEvent),
+        ("ALARM", Facts::default(), LIVE, -301, Rule::StaleEvent),
         ("ALARM", Facts::default(), ok, 10, Rule::AlarmRecovered),
         (
             "ALARM",

@@ -1,1 +1,13 @@
-//! The deployed template on the local cloud.
+//! What the end-to-end tests stand on: a world of their own on the local cloud, a proxy that injects faults, and a
+//! remediation in a process that can be killed.
+
+pub mod case;
+pub mod cloud;
+pub mod failure;
+pub mod limits;
+pub mod message;
+pub mod proxy;
+pub mod replay;
+pub mod world;
+
+pub use failure::{Failure, Result};

@@ -1,0 +1,88 @@
+//! Answers and refusals, independent of the HTTP library.
+
+use serde_json::json;
+
+/// An answer to be written to the client.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) content_type: &'static str,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    /// The form of SQS and `DynamoDB`.
+    pub(crate) fn json_1_0(body: String) -> Self {
+        Self {
+            status: 200,
+            content_type: "application/x-amz-json-1.0",
+            body: body.into_bytes(),
+        }
+    }
+
+    /// The form of `EventBridge` and SSM.
+    pub(crate) fn json_1_1(body: String) -> Self {
+        Self {
+            content_type: "application/x-amz-json-1.1",
+            ..Self::json_1_0(body)
+        }
+    }
+
+    /// The form of `CloudWatch`.
+    pub(crate) fn cbor(body: Vec<u8>) -> Self {
+        Self {
+            status: 200,
+            content_type: "application/cbor",
+            body,
+        }
+    }
+
+    /// The form of the control endpoints.
+    pub(crate) fn control(body: String) -> Self {
+        Self {
+            content_type: "application/json",
+            ..Self::json_1_0(body)
+        }
+    }
+}
+
+/// A call that cannot be answered.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    code: &'static str,
+    message: String,
+}
+
+impl Refusal {
+    /// The operation is none that a replay needs.
+    pub(crate) fn unknown() -> Self {
+        Self {
+            code: "UnknownOperationException",
+            message: "the load server does not speak this operation".to_owned(),
+        }
+    }
+
+    /// The body is not what the operation takes.
+    pub(crate) fn malformed(error: &serde_json::Error) -> Self {
+        Self {
+            code: "SerializationException",
+            message: error.to_string(),
+        }
+    }
+
+    /// A batch is empty or holds more than ten entries.
+    pub(crate) fn batch_size() -> Self {
+        Self {
+            code: "AWS.SimpleQueueService.TooManyEntriesInBatchRequest",
+            message: "a batch holds one to ten entries".to_owned(),
+        }
+    }
+
+    /// The refusal as AWS's JSON protocols word it.
+    pub(crate) fn into_answer(self) -> Answer {
+        Answer {
+            status: 400,
+            ..Answer::json_1_0(json!({ "__type": self.code, "message": self.message }).to_string())
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Runs a remediation's handler once on the event from standard input, as Lambda would, and prints what it answers.
+//!
+//! `run-once <request id> <milliseconds until the deadline>`; settings, endpoint and credentials come from the
+//! environment, as in Lambda.
+
+use std::io::Read as _;
+use std::process::ExitCode;
+
+use chrono::TimeDelta;
+use end_to_end::failure::{During, Failure, Result};
+use end_to_end::replay::{CLOCK_OFFSET_SECONDS, ERROR, REPORT};
+use lambda_runtime::Diagnostic;
+use serde_json::{Value, json};
+use shared::clock::Clock;
+use shared::runtime::{Invocation, Runtime, Suite, sdk_config};
+use shared::settings::Settings;
+
+/// Where the function believes it runs; a continuation is sent there.
+const FUNCTION_ARN: &str = "arn:aws:lambda:us-east-1:000000000000:function:run-once";
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result {
+    let mut arguments = std::env::args().skip(1);
+    let request_id = arguments.next().during("the request id")?;
+    let milliseconds = arguments
+        .next()
+        .during("the time until the deadline")?
+        .parse()?;
+    let mut event = String::new();
+    std::io::stdin().read_to_string(&mut event)?;
+    let clock = clock()?;
+    let invocation = Invocation {
+        payload: serde_json::from_str(&event)?,
+        request_id,
+        deadline: clock.now() + TimeDelta::milliseconds(milliseconds),
+        function_arn: FUNCTION_ARN.to_owned(),
+        trace_id: None,
+    };
+    match handle(invocation, clock).await? {
+        Ok(answer) => println!("{REPORT}{answer}"),
+        Err(error) => {
+            let told = json!({"errorType": error.error_type, "errorMessage": error.error_message});
+            println!("{ERROR}{told}");
+        }
+    }
+    Ok(())
+}
+
+#[allow(clippy::disallowed_methods)] // The tests' own setting; functions have no such.
+fn clock() -> Result<Clock> {
+    match std::env::var(CLOCK_OFFSET_SECONDS) {
+        Ok(seconds) => Ok(Clock::offset(TimeDelta::seconds(seconds.parse()?))),
+        Err(_) => Ok(Clock::system()),
+    }
+}
+
+/// The one place that knows how a function is put together; the same as `shared::runtime::run` but for the clock.
+async fn handle(
+    invocation: Invocation,
+    clock: Clock,
+) -> Result<std::result::Result<Value, Diagnostic>> {
+    let settings = Settings::from_environment()?;
+    shared::telemetry::start(settings.log);
+    let config = sdk_config().await;
+    let remediation = dlq_replay::DlqReplay::new(&config);
+    let runtime = Runtime::new(Suite::new(settings, clock, &config), remediation);
+    match runtime.handle(invocation).await {
+        Ok(response) => serde_json::to_value(response)
+            .map(Ok)
+            .map_err(Failure::from),
+        Err(error) => Ok(Err(error.into())),
+    }
+}

@@ -1,0 +1,752 @@
+//! Resources of a test's own on the shared local cloud: queues, a ledger, a policy and an alarm, gone when it ends.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_sdk_cloudwatch::types::{ComparisonOperator, StateValue, Statistic};
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType,
+    ScalarAttributeType,
+};
+use aws_sdk_sqs::operation::delete_queue::DeleteQueueError;
+use aws_sdk_sqs::types::{
+    ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry,
+    MessageSystemAttributeName, QueueAttributeName,
+};
+use aws_sdk_ssm::operation::delete_parameter::DeleteParameterError;
+use aws_sdk_ssm::types::ParameterType;
+use chrono::{DateTime, SecondsFormat, Utc};
+use futures_util::FutureExt as _;
+use serde_json::{Value, json};
+use shared::settings;
+use tokio::time::Instant;
+
+use crate::cloud::{Clients, Cloud};
+use crate::failure::{During, Failure, Result};
+use crate::message::{Received, Seed};
+use crate::proxy::{Proxy, Receipt};
+
+/// How long anything may take that should be there in a moment.
+pub const SOON: Duration = Duration::from_secs(30);
+
+/// A queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    /// Its URL.
+    pub url: String,
+    /// Its ARN.
+    pub arn: String,
+    /// Its name.
+    pub name: String,
+    /// Whether it keeps the order within each group.
+    pub fifo: bool,
+}
+
+/// Whether a queue keeps order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A standard queue.
+    Standard,
+    /// A FIFO queue.
+    Fifo,
+}
+
+/// A queue with its dead-letter queue.
+#[derive(Debug, Clone)]
+pub struct Ingestion {
+    /// Where messages are consumed, and are replayed to.
+    pub source: Queue,
+    /// Where they land when they cannot be consumed.
+    pub dlq: Queue,
+    /// Where poison is put aside.
+    pub quarantine: Queue,
+}
+
+/// How many messages a queue holds, by what can be done with them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// Ready to be received.
+    pub visible: usize,
+    /// Received and not deleted.
+    pub in_flight: usize,
+    /// Not ready yet.
+    pub delayed: usize,
+}
+
+impl Depth {
+    /// All of them.
+    #[must_use]
+    pub fn total(self) -> usize {
+        self.visible + self.in_flight + self.delayed
+    }
+}
+
+/// An alarm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alarm {
+    /// Its name.
+    pub name: String,
+    /// Its ARN.
+    pub arn: String,
+}
+
+#[derive(Debug, Default)]
+struct Made {
+    queues: Vec<String>,
+    alarms: Vec<String>,
+    parameters: Vec<String>,
+    tables: Vec<String>,
+}
+
+/// A test's own part of the cloud.
+#[derive(Debug)]
+pub struct World {
+    /// The cloud.
+    pub cloud: Cloud,
+    /// The operator's clients.
+    pub aws: Clients,
+    /// What all names of this world start with.
+    pub name: String,
+    /// The ledger's table.
+    pub ledger: String,
+    /// The SSM parameter that holds the policy.
+    pub parameter: String,
+    made: Mutex<Made>,
+}
+
+/// Runs a test in a world of its own, and removes the world however the test ends.
+pub async fn scenario(label: &str, test: impl AsyncFnOnce(&World) -> Result) -> Result {
+    let world = World::new(label).await?;
+    let ended = AssertUnwindSafe(test(&world)).catch_unwind().await;
+    let removed = world.teardown().await;
+    match ended {
+        Ok(ended) => ended.and(removed),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+impl World {
+    /// A world with a ledger and nothing else.
+    pub async fn new(label: &str) -> Result<Self> {
+        let cloud = Cloud::from_env()?;
+        let aws = Clients::of(&cloud).await;
+        let name = format!("e2e-{label}-{:08x}", fastrand::u32(..));
+        let world = Self {
+            ledger: format!("{name}-ledger"),
+            parameter: format!("/forgeguard/{name}/policy"),
+            cloud,
+            aws,
+            name,
+            made: Mutex::default(),
+        };
+        world.create_ledger().await.during("creating the ledger")?;
+        Ok(world)
+    }
+
+    fn note(&self, note: impl FnOnce(&mut Made)) {
+        note(&mut self.made.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    async fn create_ledger(&self) -> Result {
+        let key = |name: &str, kind| -> Result<_> {
+            let attribute = AttributeDefinition::builder()
+                .attribute_name(name)
+                .attribute_type(ScalarAttributeType::S)
+                .build()?;
+            Ok((
+                attribute,
+                KeySchemaElement::builder()
+                    .attribute_name(name)
+                    .key_type(kind)
+                    .build()?,
+            ))
+        };
+        let (pk, hash) = key("pk", KeyType::Hash)?;
+        let (sk, range) = key("sk", KeyType::Range)?;
+        self.note(|made| made.tables.push(self.ledger.clone()));
+        self.aws
+            .dynamodb
+            .create_table()
+            .table_name(&self.ledger)
+            .billing_mode(BillingMode::PayPerRequest)
+            .attribute_definitions(pk)
+            .attribute_definitions(sk)
+            .key_schema(hash)
+            .key_schema(range)
+            .send()
+            .await?;
+        Ok(())
+    }
+
+    /// Creates a queue whose name ends in `role`.
+    pub async fn queue(
+        &self,
+        role: &str,
+        kind: Kind,
+        attributes: &[(QueueAttributeName, String)],
+    ) -> Result<Queue> {
+        let fifo = kind == Kind::Fifo;
+        let name = format!("{}-{role}{}", self.name, if fifo { ".fifo" } else { "" });
+        let mut request = self.aws.sqs.create_queue().queue_name(&name);
+        if fifo {
+            request = request
+                .attributes(QueueAttributeName::FifoQueue, "true")
+                .attributes(QueueAttributeName::ContentBasedDeduplication, "true");
+        }
+        for (attribute, value) in attributes {
+            request = request.attributes(attribute.clone(), value);
+        }
+        let answer = request.send().await.during(&name)?;
+        let url = answer.queue_url().during(&name)?.to_owned();
+        self.note(|made| made.queues.push(url.clone()));
+        let arn = self
+            .queue_attribute(&url, QueueAttributeName::QueueArn)
+            .await?;
+        Ok(Queue {
+            url,
+            arn,
+            name,
+            fifo,
+        })
+    }
+
+    /// Creates a queue, its dead-letter queue and a quarantine queue, all of one kind.
+    ///
+    /// A message moves to the dead-letter queue once it was received and not deleted.
+    pub async fn ingestion(&self, kind: Kind) -> Result<Ingestion> {
+        let dlq = self.queue("dlq", kind, &[]).await?;
+        let redrive = json!({"deadLetterTargetArn": dlq.arn, "maxReceiveCount": 1}).to_string();
+        let source = self
+            .queue(
+                "source",
+                kind,
+                &[(QueueAttributeName::RedrivePolicy, redrive)],
+            )
+            .await?;
+        let quarantine = self.queue("quarantine", kind, &[]).await?;
+        Ok(Ingestion {
+            source,
+            dlq,
+            quarantine,
+        })
+    }
+
+    async fn queue_attribute(&self, url: &str, name: QueueAttributeName) -> Result<String> {
+        let answer = self
+            .aws
+            .sqs
+            .get_queue_attributes()
+            .queue_url(url)
+            .attribute_names(name.clone())
+            .send()
+            .await
+            .during(url)?;
+        let value = answer
+            .attributes()
+            .and_then(|attributes| attributes.get(&name));
+        Ok(value.during(&format!("{name} of {url}"))?.clone())
+    }
+
+    /// How many messages a queue holds.
+    pub async fn depth(&self, queue: &Queue) -> Result<Depth> {
+        let answer = self
+            .aws
+            .sqs
+            .get_queue_attributes()
+            .queue_url(&queue.url)
+            .attribute_names(QueueAttributeName::All)
+            .send()
+            .await
+            .during(&queue.name)?;
+        let count = |name: QueueAttributeName| -> Result<usize> {
+            let counts = answer.attributes().during(&queue.name)?;
+            counts
+                .get(&name)
+                .during(name.as_str())?
+                .parse()
+                .during(name.as_str())
+        };
+        Ok(Depth {
+            visible: count(QueueAttributeName::ApproximateNumberOfMessages)?,
+            in_flight: count(QueueAttributeName::ApproximateNumberOfMessagesNotVisible)?,
+            delayed: count(QueueAttributeName::ApproximateNumberOfMessagesDelayed)?,
+        })
+    }
+
+    /// Sends messages, in their order.
+    pub async fn seed(&self, queue: &Queue, seeds: &[Seed]) -> Result {
+        let mut batch: Vec<&Seed> = Vec::new();
+        let mut bytes = 0;
+        for seed in seeds {
+            let size = crate::message::size(&seed.body, &seed.attributes);
+            // A trace header goes by itself: the emulator drops it from a batch.
+            let alone = seed.trace_header.is_some();
+            if alone || batch.len() == 10 || bytes + size > crate::limits::BATCH_BYTES {
+                self.seed_batch(queue, &batch).await?;
+                batch.clear();
+                bytes = 0;
+            }
+            if alone {
+                self.seed_one(queue, seed).await?;
+            } else {
+                batch.push(seed);
+                bytes += size;
+            }
+        }
+        self.seed_batch(queue, &batch).await
+    }
+
+    async fn seed_one(&self, queue: &Queue, seed: &Seed) -> Result {
+        let mut request = self
+            .aws
+            .sqs
+            .send_message()
+            .queue_url(&queue.url)
+            .message_body(&seed.body)
+            .set_message_group_id(seed.group.clone())
+            .set_message_deduplication_id(seed.deduplication_id.clone());
+        for (name, value) in seed.message_attributes()? {
+            request = request.message_attributes(name, value);
+        }
+        if let Some((name, value)) = seed.system_attributes()? {
+            request = request.message_system_attributes(name, value);
+        }
+        request.send().await.during(&queue.name)?;
+        Ok(())
+    }
+
+    async fn seed_batch(&self, queue: &Queue, seeds: &[&Seed]) -> Result {
+        if seeds.is_empty() {
+            return Ok(());
+        }
+        let entries = seeds
+            .iter()
+            .enumerate()
+            .map(|(id, seed)| seed.batch_entry(id));
+        let answer = self
+            .aws
+            .sqs
+            .send_message_batch()
+            .queue_url(&queue.url)
+            .set_entries(Some(entries.collect::<Result<_>>()?))
+            .send()
+            .await
+            .during(&queue.name)?;
+        match answer.failed() {
+            [] => Ok(()),
+            failed => Err(Failure::new(format!("seeding {}: {failed:?}", queue.name))),
+        }
+    }
+
+    /// Sends messages to the source and lets the redrive policy move them to the dead-letter queue, so that they carry
+    /// their `DeadLetterQueueSourceArn`.
+    pub async fn dead_letter(&self, ingestion: &Ingestion, seeds: &[Seed]) -> Result {
+        self.seed(&ingestion.source, seeds).await?;
+        self.fail_all(ingestion).await
+    }
+
+    /// Receives all messages of the source without deleting them, until the redrive policy has moved them.
+    pub async fn fail_all(&self, ingestion: &Ingestion) -> Result {
+        let failing = self.depth(&ingestion.source).await?.total();
+        let before = self.depth(&ingestion.dlq).await?.total();
+        wait_until(
+            "the redrive policy has moved every message",
+            SOON,
+            async || {
+                // Received and given back at once; the receive after that finds it received too often, and moves it.
+                self.aws
+                    .sqs
+                    .receive_message()
+                    .queue_url(&ingestion.source.url)
+                    .max_number_of_messages(10)
+                    .visibility_timeout(0)
+                    .send()
+                    .await?;
+                let moved = self.depth(&ingestion.dlq).await?.total() - before;
+                let left = self.depth(&ingestion.source).await?.total();
+                Ok((moved == failing && left == 0).then_some(()))
+            },
+        )
+        .await
+    }
+
+    /// Receives and deletes all that a queue holds.
+    ///
+    /// A queue with messages that someone else has in flight cannot be drained, and is an error.
+    pub async fn drain(&self, queue: &Queue) -> Result<Vec<Received>> {
+        let mut all = Vec::new();
+        loop {
+            let received = self.receive(queue).await?;
+            if received.is_empty() {
+                let left = self.depth(queue).await?;
+                if left.total() == 0 {
+                    return Ok(all);
+                }
+                if left.in_flight + left.delayed > 0 {
+                    return Err(Failure::new(format!(
+                        "{} cannot be drained: {left:?}",
+                        queue.name
+                    )));
+                }
+                continue;
+            }
+            let entries = received.iter().enumerate().map(|(id, message)| {
+                DeleteMessageBatchRequestEntry::builder()
+                    .id(id.to_string())
+                    .receipt_handle(&message.handle)
+                    .build()
+            });
+            let answer = self
+                .aws
+                .sqs
+                .delete_message_batch()
+                .queue_url(&queue.url)
+                .set_entries(Some(entries.collect::<std::result::Result<_, _>>()?))
+                .send()
+                .await
+                .during(&queue.name)?;
+            if !answer.failed().is_empty() {
+                return Err(Failure::new(format!(
+                    "draining {}: {:?}",
+                    queue.name,
+                    answer.failed()
+                )));
+            }
+            all.extend(received);
+        }
+    }
+
+    /// Receives up to ten messages with all their attributes, and keeps them from others for ten minutes.
+    pub async fn receive(&self, queue: &Queue) -> Result<Vec<Received>> {
+        let answer = self
+            .aws
+            .sqs
+            .receive_message()
+            .queue_url(&queue.url)
+            .max_number_of_messages(10)
+            .visibility_timeout(600)
+            .message_attribute_names("All")
+            .message_system_attribute_names(MessageSystemAttributeName::All)
+            .send()
+            .await
+            .during(&queue.name)?;
+        Ok(answer
+            .messages
+            .unwrap_or_default()
+            .into_iter()
+            .map(Received::read)
+            .collect())
+    }
+
+    /// Makes visible again what a dead process received through `proxy`, as its visibility timeout would in time.
+    pub async fn give_back(&self, proxy: &Proxy) -> Result {
+        let mut by_queue: HashMap<String, Vec<String>> = HashMap::new();
+        for Receipt { queue_url, handle } in proxy.receipts() {
+            by_queue.entry(queue_url).or_default().push(handle);
+        }
+        for (queue_url, handles) in by_queue {
+            for handles in handles.chunks(10) {
+                let entries = handles.iter().enumerate().map(|(id, handle)| {
+                    ChangeMessageVisibilityBatchRequestEntry::builder()
+                        .id(id.to_string())
+                        .receipt_handle(handle)
+                        .visibility_timeout(0)
+                        .build()
+                });
+                // Messages that were deleted since answer as failed entries, which is as it should be.
+                self.aws
+                    .sqs
+                    .change_message_visibility_batch()
+                    .queue_url(&queue_url)
+                    .set_entries(Some(entries.collect::<std::result::Result<_, _>>()?))
+                    .send()
+                    .await
+                    .during(&queue_url)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Creates an alarm that stays in the state it is set to, and sets it to ALARM.
+    pub async fn alarm(&self, role: &str) -> Result<Alarm> {
+        let name = format!("{}-{role}", self.name);
+        self.note(|made| made.alarms.push(name.clone()));
+        self.aws
+            .cloudwatch
+            .put_metric_alarm()
+            .alarm_name(&name)
+            .namespace(&self.name)
+            .metric_name("Depth")
+            .statistic(Statistic::Maximum)
+            .period(60)
+            .evaluation_periods(1)
+            .threshold(0.0)
+            .comparison_operator(ComparisonOperator::GreaterThanThreshold)
+            // Without data points, the alarm keeps its state.
+            .treat_missing_data("ignore")
+            .send()
+            .await
+            .during(&name)?;
+        self.set_alarm(&name, StateValue::Alarm).await?;
+        let answer = self
+            .aws
+            .cloudwatch
+            .describe_alarms()
+            .alarm_names(&name)
+            .send()
+            .await
+            .during(&name)?;
+        let arn = answer
+            .metric_alarms()
+            .first()
+            .and_then(|alarm| alarm.alarm_arn())
+            .during(&name)?;
+        Ok(Alarm {
+            arn: arn.to_owned(),
+            name,
+        })
+    }
+
+    /// Sets an alarm's state.
+    pub async fn set_alarm(&self, name: &str, state: StateValue) -> Result {
+        self.aws
+            .cloudwatch
+            .set_alarm_state()
+            .alarm_name(name)
+            .state_value(state)
+            .state_reason(
+                "Threshold Crossed: 1 datapoint [12.0] was greater than the threshold (0.0).",
+            )
+            .send()
+            .await
+            .during(name)?;
+        Ok(())
+    }
+
+    /// Puts the policy document.
+    pub async fn put_policy(&self, document: &Value) -> Result {
+        self.note(|made| made.parameters.push(self.parameter.clone()));
+        self.aws
+            .ssm
+            .put_parameter()
+            .name(&self.parameter)
+            .value(document.to_string())
+            .r#type(ParameterType::String)
+            .overwrite(true)
+            .send()
+            .await
+            .during(&self.parameter)?;
+        Ok(())
+    }
+
+    /// The environment of a function that works in this world and speaks to AWS through `endpoint`.
+    #[must_use]
+    pub fn environment(&self, endpoint: &str) -> Vec<(String, String)> {
+        [
+            (settings::LEDGER_TABLE, self.ledger.as_str()),
+            (settings::POLICY_PARAMETER, &self.parameter),
+            (settings::LOG, "info"),
+            ("AWS_ENDPOINT_URL", endpoint),
+            ("AWS_REGION", &self.cloud.region),
+            ("AWS_ACCESS_KEY_ID", &self.cloud.access_key_id),
+            ("AWS_SECRET_ACCESS_KEY", &self.cloud.secret_access_key),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+    }
+
+    /// All items of the ledger, as plain JSON.
+    pub async fn ledger(&self) -> Result<Vec<Value>> {
+        let mut items = Vec::new();
+        let mut pages = self
+            .aws
+            .dynamodb
+            .scan()
+            .table_name(&self.ledger)
+            .consistent_read(true)
+            .into_paginator()
+            .send();
+        while let Some(page) = pages.next().await {
+            items.extend(page?.items.unwrap_or_default().iter().map(plain));
+        }
+        Ok(items)
+    }
+
+    /// The timelines of all incidents in the ledger, line by line: `kind`, `summary` and the detail in `body`.
+    pub async fn timeline(&self) -> Result<Vec<Value>> {
+        let mut lines = self.ledger().await?;
+        lines.retain(|item| {
+            item["sk"]
+                .as_str()
+                .is_some_and(|key| key.starts_with("at#"))
+        });
+        lines.sort_by(|one, other| one["sk"].as_str().cmp(&other["sk"].as_str()));
+        Ok(lines)
+    }
+
+    /// How many lines of a kind the timelines hold.
+    pub async fn told(&self, kind: &str) -> Result<usize> {
+        Ok(self
+            .timeline()
+            .await?
+            .iter()
+            .filter(|line| line["kind"] == kind)
+            .count())
+    }
+
+    /// Puts an item into the ledger as an operator would.
+    pub async fn put_ledger_item(&self, attributes: &[(&str, AttributeValue)]) -> Result {
+        let mut request = self.aws.dynamodb.put_item().table_name(&self.ledger);
+        for (name, value) in attributes {
+            request = request.item(*name, value.clone());
+        }
+        request.send().await?;
+        Ok(())
+    }
+
+    /// Removes all that this world made.
+    ///
+    /// Goes on after a failure, and answers with the first.
+    pub async fn teardown(&self) -> Result {
+        let made = std::mem::take(&mut *self.made.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut first = Ok(());
+        let mut note = |removed: Result| {
+            if first.is_ok() {
+                first = removed;
+            }
+        };
+        for url in &made.queues {
+            let removed = self.aws.sqs.delete_queue().queue_url(url).send().await;
+            // A test may have deleted it already.
+            if removed.as_ref().is_err_and(|error| {
+                !error
+                    .as_service_error()
+                    .is_some_and(DeleteQueueError::is_queue_does_not_exist)
+            }) {
+                note(removed.map(drop).during(url));
+            }
+        }
+        if !made.alarms.is_empty() {
+            let request = self
+                .aws
+                .cloudwatch
+                .delete_alarms()
+                .set_alarm_names(Some(made.alarms));
+            note(request.send().await.map(drop).during("deleting alarms"));
+        }
+        for name in &made.parameters {
+            let request = self.aws.ssm.delete_parameter().name(name);
+            let removed = request.send().await;
+            if removed.as_ref().is_err_and(|error| {
+                !error
+                    .as_service_error()
+                    .is_some_and(DeleteParameterError::is_parameter_not_found)
+            }) {
+                note(removed.map(drop).during(name));
+            }
+        }
+        for name in &made.tables {
+            let request = self.aws.dynamodb.delete_table().table_name(name);
+            note(request.send().await.map(drop).during(name));
+        }
+        first
+    }
+}
+
+/// The event that `CloudWatch` puts on the bus when `alarm` goes from `before` to `state`.
+#[must_use]
+pub fn alarm_event(alarm: &Alarm, before: &str, state: &str, at: DateTime<Utc>) -> Value {
+    let parts: Vec<&str> = alarm.arn.split(':').collect();
+    let part = |index: usize| parts.get(index).copied().unwrap_or_default();
+    // CloudWatch writes `+0000` in the detail and `Z` in the envelope.
+    let stamp = at.format("%Y-%m-%dT%H:%M:%S%.3f+0000").to_string();
+    let point = |value: f64| {
+        json!({
+            "version": "1.0",
+            "queryDate": stamp,
+            "startDate": stamp,
+            "statistic": "Maximum",
+            "period": 60,
+            "recentDatapoints": [value],
+            "threshold": 0.0,
+            "evaluatedDatapoints": [{"timestamp": stamp, "sampleCount": 1.0, "value": value}],
+        })
+        .to_string()
+    };
+    json!({
+        "version": "0",
+        "id": format!("{:08x}-0000-4000-8000-{:012x}", fastrand::u32(..), fastrand::u64(..1 << 48)),
+        "detail-type": "CloudWatch Alarm State Change",
+        "source": "aws.cloudwatch",
+        "account": part(4),
+        "time": at.to_rfc3339_opts(SecondsFormat::Secs, true),
+        "region": part(3),
+        "resources": [alarm.arn],
+        "detail": {
+            "alarmName": alarm.name,
+            "configuration": {
+                "description": "Messages are waiting in the dead-letter queue",
+                "metrics": [{
+                    "id": "3c0c6a2e-0000-4000-8000-000000000000",
+                    "metricStat": {
+                        "metric": {"namespace": "AWS/SQS", "name": "ApproximateNumberOfMessagesVisible", "dimensions": {}},
+                        "period": 60,
+                        "stat": "Maximum",
+                    },
+                    "returnData": true,
+                }],
+            },
+            "previousState": {
+                "value": before,
+                "reason": "Threshold Crossed: 1 datapoint [0.0] was not greater than the threshold (0.0).",
+                "reasonData": point(0.0),
+                "timestamp": stamp,
+            },
+            "state": {
+                "value": state,
+                "reason": "Threshold Crossed: 1 datapoint [12.0] was greater than the threshold (0.0).",
+                "reasonData": point(12.0),
+                "timestamp": stamp,
+            },
+        },
+    })
+}
+
+/// Asks again until `condition` answers with something, and fails with `what` when `patience` is at its end.
+pub async fn wait_until<T>(
+    what: &str,
+    patience: Duration,
+    mut condition: impl AsyncFnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    const BETWEEN: Duration = Duration::from_millis(20);
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(found) = condition().await.during(what)? {
+            return Ok(found);
+        }
+        if Instant::now() >= deadline {
+            return Err(Failure::new(format!(
+                "{what}: not so within {} s",
+                patience.as_secs()
+            )));
+        }
+        tokio::time::sleep(BETWEEN).await;
+    }
+}
+
+fn plain(item: &HashMap<String, AttributeValue>) -> Value {
+    item.iter()
+        .map(|(name, value)| {
+            let value = match value {
+                AttributeValue::S(text) | AttributeValue::N(text) => json!(text),
+                AttributeValue::Bool(flag) => json!(flag),
+                AttributeValue::M(map) => plain(map),
+                other => json!(format!("{other:?}")),
+            };
+            (name.clone(), value)
+        })
+        .collect()
+}

@@ -1,0 +1,247 @@
+//! What keeps a replay from acting, kill switches first: no message is touched then.
+
+use aws_sdk_cloudwatch::types::StateValue;
+use aws_sdk_dynamodb::types::AttributeValue;
+use chrono::TimeDelta;
+use end_to_end::Result;
+use end_to_end::case::Case;
+use end_to_end::message::Seed;
+use end_to_end::proxy::{Fault, Proxy, Reply, Rule};
+use end_to_end::replay::Ended;
+use end_to_end::world::{Depth, Kind, alarm_event, scenario};
+use serde_json::{Value, json};
+use shared::clock::Clock;
+
+const RUN_ONCE: &str = env!("CARGO_BIN_EXE_run-once");
+const MESSAGES: usize = 15;
+
+async fn filled(case: &Case<'_>) -> Result {
+    let seeds: Vec<Seed> = (0..MESSAGES).map(|n| Seed::new(format!("{n}"))).collect();
+    case.world.dead_letter(&case.ingestion, &seeds).await
+}
+
+/// No message was received, sent or deleted, and no claim was made.
+async fn untouched(case: &Case<'_>, proxy: &Proxy) -> Result {
+    for action in [
+        "sqs:ReceiveMessage",
+        "sqs:SendMessage*",
+        "sqs:DeleteMessage*",
+        "sqs:Change*",
+    ] {
+        assert!(proxy.calls(action).is_empty(), "{action}");
+    }
+    let depth = case.world.depth(&case.ingestion.dlq).await?;
+    assert_eq!(
+        depth,
+        Depth {
+            visible: MESSAGES,
+            ..Depth::default()
+        }
+    );
+    assert_eq!(case.world.told("claimed").await?, 0);
+    Ok(())
+}
+
+fn rule_of(ended: &Ended) -> Result<(Value, Value)> {
+    let report = ended.report()?;
+    Ok((report["outcome"].clone(), report["rule"].clone()))
+}
+
+#[tokio::test]
+async fn each_kill_switch_stops_everything() -> Result {
+    scenario("switch", async |world| {
+        let case = Case::new(world, Kind::Standard, RUN_ONCE).await?;
+        filled(&case).await?;
+        let target = format!("target#{}", case.ingestion.dlq.arn);
+        let switches = [
+            ("global", "kill_switch_global"),
+            ("remediation#dlq-replay", "kill_switch_remediation"),
+            (target.as_str(), "kill_switch_target"),
+        ];
+        for (switch, rule) in switches {
+            let text = |text: &str| AttributeValue::S(text.to_owned());
+            let set = |engaged| {
+                [
+                    ("pk", text("switch")),
+                    ("sk", text(switch)),
+                    ("engaged", AttributeValue::Bool(engaged)),
+                    ("reason", text("a migration is under way")),
+                ]
+            };
+            world.put_ledger_item(&set(true)).await?;
+            let proxy = case.proxy().await?;
+            let ended = case.run(&proxy).finish().await?;
+            assert_eq!(rule_of(&ended)?, (json!("Skipped"), json!(rule)));
+            let report = ended.report()?;
+            let reason = report["reason"].as_str().unwrap_or_default();
+            assert!(reason.contains("a migration is under way"), "{reason}");
+            untouched(&case, &proxy).await?;
+            world.put_ledger_item(&set(false)).await?;
+        }
+        let proxy = case.proxy().await?;
+        let ended = case.run(&proxy).finish().await?;
+        assert_eq!(ended.report()?["outcome"], "Applied");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_kill_switch_that_cannot_be_read_counts_as_on() -> Result {
+    scenario("unreadable", async |world| {
+        let case = Case::new(world, Kind::Standard, RUN_ONCE).await?;
+        filled(&case).await?;
+        let key = json!({"pk": {"S": "switch"}, "sk": {"S": "global"}});
+        let in_part = json!({
+            "Responses": {(&*world.ledger): []},
+            "UnprocessedKeys": {(&*world.ledger): {"Keys": [key], "ConsistentRead": true}},
+        });
+        let faults = [
+            Fault::Reply(Reply::InternalError),
+            Fault::Reply(Reply::Throttled),
+            Fault::Reply(Reply::Denied),
+            Fault::Reply(Reply::error(
+                400,
+                "ResourceNotFoundException",
+                "no such table",
+            )),
+            Fault::Reply(Reply::success(200, in_part.to_string())),
+            Fault::Reset,
+            Fault::LoseAnswer,
+        ];
+        for fault in faults {
+            let proxy = case.proxy().await?;
+            proxy.inject(Rule::new("dynamodb:BatchGetItem", fault.clone()));
+            proxy.inject(Rule::new("dynamodb:GetItem", fault.clone()));
+            let ended = case.run(&proxy).finish().await?;
+            assert_eq!(ended.report()?["outcome"], "Failed", "{fault:?}");
+            assert!(
+                ended.answer.is_err(),
+                "{fault:?}: Lambda has to deliver the event again"
+            );
+            untouched(&case, &proxy).await?;
+        }
+        let proxy = case.proxy().await?;
+        let ended = case.run(&proxy).finish().await?;
+        assert_eq!(ended.report()?["outcome"], "Applied");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_alarm_that_cannot_be_read_again_stops_everything() -> Result {
+    scenario("blind", async |world| {
+        let case = Case::new(world, Kind::Standard, RUN_ONCE).await?;
+        filled(&case).await?;
+        for fault in [Reply::InternalError, Reply::Throttled, Reply::Denied] {
+            let proxy = case.proxy().await?;
+            proxy.inject(Rule::new("cloudwatch:DescribeAlarms", Fault::Reply(fault)));
+            let ended = case.run(&proxy).finish().await?;
+            assert_eq!(ended.report()?["outcome"], "Failed");
+            untouched(&case, &proxy).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_policy_that_cannot_be_read_or_used_stops_everything() -> Result {
+    scenario("policy", async |world| {
+        let case = Case::new(world, Kind::Standard, RUN_ONCE).await?;
+        filled(&case).await?;
+        let faults = [
+            (Reply::InternalError, "Retryable"),
+            (Reply::Throttled, "Retryable"),
+            (Reply::Denied, "UnusablePolicy"),
+        ];
+        for (fault, name) in faults {
+            let proxy = case.proxy().await?;
+            proxy.inject(Rule::new("ssm:GetParameter", Fault::Reply(fault)));
+            let ended = case.run(&proxy).finish().await?;
+            assert_eq!(
+                ended.answer.map_err(|error| error.error_type),
+                Err(name.to_owned())
+            );
+            untouched(&case, &proxy).await?;
+        }
+        for document in [
+            json!({}),
+            json!("no policy"),
+            json!({"version": 1, "targets": []}),
+        ] {
+            world.put_policy(&document).await?;
+            let proxy = case.proxy().await?;
+            let ended = case.run(&proxy).finish().await?;
+            let error = ended.answer.map_err(|error| error.error_type);
+            assert_eq!(error, Err("UnusablePolicy".to_owned()));
+            untouched(&case, &proxy).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn stale_recovered_and_silent_alarms_are_left_alone() -> Result {
+    scenario("stale", async |world| {
+        let mut case = Case::new(world, Kind::Standard, RUN_ONCE).await?;
+        case.policy["targets"][0]["guard"]["max_event_age_seconds"] = json!(900);
+        world.put_policy(&case.policy).await?;
+        filled(&case).await?;
+        let proxy = case.proxy().await?;
+        let now = Clock::system().now();
+
+        let ended = case
+            .run_at(&proxy, now - TimeDelta::seconds(1_000))
+            .finish()
+            .await?;
+        assert_eq!(rule_of(&ended)?, (json!("Skipped"), json!("stale_event")));
+
+        let unknown = alarm_event(&case.alarm, "OK", "INSUFFICIENT_DATA", now);
+        let ended = case.run(&proxy).on(&unknown).finish().await?;
+        assert_eq!(
+            rule_of(&ended)?,
+            (json!("Skipped"), json!("state_without_action"))
+        );
+
+        world.set_alarm(&case.alarm.name, StateValue::Ok).await?;
+        let ended = case.run(&proxy).finish().await?;
+        assert_eq!(
+            rule_of(&ended)?,
+            (json!("Skipped"), json!("alarm_recovered"))
+        );
+
+        world.set_alarm(&case.alarm.name, StateValue::Alarm).await?;
+        world
+            .aws
+            .cloudwatch
+            .disable_alarm_actions()
+            .alarm_names(&case.alarm.name)
+            .send()
+            .await?;
+        let ended = case.run(&proxy).finish().await?;
+        assert_eq!(
+            rule_of(&ended)?,
+            (json!("Skipped"), json!("alarm_actions_disabled"))
+        );
+        untouched(&case, &proxy).await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_queue_beyond_the_cap_is_left_whole() -> Result {
+    scenario("cap", async |world| {
+        let mut case = Case::new(world, Kind::Standard, RUN_ONCE).await?;
+        case.set("limits", json!({"max_messages": MESSAGES - 1}))
+            .await?;
+        filled(&case).await?;
+        let proxy = case.proxy().await?;
+        let ended = case.run(&proxy).finish().await?;
+        assert_eq!(rule_of(&ended)?, (json!("Escalated"), json!("blast_cap")));
+        untouched(&case, &proxy).await
+    })
+    .await
+}

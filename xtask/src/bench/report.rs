@@ -1,0 +1,286 @@
+//! The numbers as tables, as ratios, and as `target/bench/summary.json`.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::cold_start::ColdStart;
+use super::error::BenchError;
+use super::replay::Replay;
+use super::round_trips::Chain;
+
+/// The file that holds the figures.
+pub(super) const SUMMARY: &str = "summary.json";
+
+/// All that was measured.
+pub(super) struct Report {
+    /// Cold starts.
+    pub(super) cold_start: ColdStart,
+    /// Replays.
+    pub(super) replay: Replay,
+    /// Round trips, cold first.
+    pub(super) round_trips: Vec<Chain>,
+    /// The machine.
+    pub(super) machine: String,
+}
+
+/// A figure with the bound that docs/performance.md promises.
+struct Ratio {
+    what: &'static str,
+    value: f64,
+    bound: Bound,
+    unit: &'static str,
+}
+
+#[derive(Clone, Copy)]
+enum Bound {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Ratio {
+    fn is_reached(&self) -> bool {
+        match self.bound {
+            Bound::AtLeast(least) => self.value >= least,
+            Bound::AtMost(most) => self.value <= most,
+        }
+    }
+}
+
+impl fmt::Display for Ratio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (word, bound) = match self.bound {
+            Bound::AtLeast(bound) => ("at least", bound),
+            Bound::AtMost(bound) => ("at most", bound),
+        };
+        write!(
+            f,
+            "{}: {:.2}{unit} ({word} {bound}{unit})",
+            self.what,
+            self.value,
+            unit = self.unit
+        )
+    }
+}
+
+impl Report {
+    fn ratios(&self) -> Vec<Ratio> {
+        let Self {
+            cold_start,
+            replay,
+            round_trips,
+            ..
+        } = self;
+        let ledger = round_trips
+            .iter()
+            .map(|chain| chain.on_ledger)
+            .max()
+            .and_then(|most| u32::try_from(most).ok())
+            .unwrap_or(u32::MAX);
+        vec![
+            Ratio {
+                what: "cold start, Python over ours",
+                value: cold_start.python.ms / cold_start.dlq_replay.ms,
+                bound: Bound::AtLeast(5.0),
+                unit: " x",
+            },
+            Ratio {
+                what: "cold start, ours over the empty handler",
+                value: cold_start.dlq_replay.ms / cold_start.empty.ms,
+                bound: Bound::AtMost(2.0),
+                unit: " x",
+            },
+            Ratio {
+                what: "archive of ours",
+                value: cold_start.dlq_replay.zip_mb,
+                bound: Bound::AtMost(5.0),
+                unit: " MB",
+            },
+            Ratio {
+                what: "CPU per message, 16 threads of boto3 over ours",
+                value: replay.boto3_threads.cpu_us_per_msg / replay.ours.cpu_us_per_msg,
+                bound: Bound::AtLeast(3.0),
+                unit: " x",
+            },
+            Ratio {
+                what: "messages per second, ours over 16 threads of boto3",
+                value: replay.ours.msgs_per_s / replay.boto3_threads.msgs_per_s,
+                bound: Bound::AtLeast(1.0),
+                unit: " x",
+            },
+            Ratio {
+                what: "sequential ledger round trips before the first mutating call",
+                value: f64::from(ledger),
+                bound: Bound::AtMost(3.0),
+                unit: "",
+            },
+        ]
+    }
+
+    /// Fails when a promised ratio is not reached.
+    pub(super) fn check(&self) -> Result<(), BenchError> {
+        let missed: Vec<_> = self
+            .ratios()
+            .iter()
+            .filter(|ratio| !ratio.is_reached())
+            .map(ToString::to_string)
+            .collect();
+        if missed.is_empty() {
+            return Ok(());
+        }
+        Err(BenchError::NotReached(missed.join("; ")))
+    }
+
+    fn summary(&self) -> Value {
+        json!({
+            "cold_start": self.cold_start,
+            "replay": self.replay,
+            "round_trips": {
+                "dlq-replay": self.round_trips.first().map(|cold| cold.to_first_mutation),
+            },
+        })
+    }
+
+    /// Writes `summary.json`, and `details.json` with what the summary leaves out.
+    pub(super) fn write(&self, directory: &Path) -> Result<(), BenchError> {
+        let details = json!({
+            "machine": self.machine,
+            "cold_start_each_ms": {
+                "dlq-replay": self.cold_start.dlq_replay.each_ms,
+                "python": self.cold_start.python.each_ms,
+                "empty": self.cold_start.empty.each_ms,
+            },
+            "round_trips": self.round_trips,
+        });
+        for (name, value) in [(SUMMARY, self.summary()), ("details.json", details)] {
+            let path = directory.join(name);
+            fs::write(&path, format!("{value:#}\n")).map_err(|source| BenchError::Write {
+                path: path.clone(),
+                source,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            cold_start, replay, ..
+        } = self;
+        writeln!(f, "\n{}\n", self.machine)?;
+        writeln!(
+            f,
+            "{:<30}{:>10}{:>14}{:>12}{:>10}{:>10}",
+            "cold start", "median ms", "min..max ms", "memory MB", "zip MB", "starts"
+        )?;
+        for (name, figures) in [
+            ("dlq-replay", &cold_start.dlq_replay),
+            ("python (boto3, awslambdaric)", &cold_start.python),
+            ("empty Rust handler", &cold_start.empty),
+        ] {
+            let range = figures
+                .each_ms
+                .iter()
+                .fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), ms| {
+                    (least.min(*ms), most.max(*ms))
+                });
+            writeln!(
+                f,
+                "{name:<30}{:>10.1}{:>14}{:>12.1}{:>10.3}{:>10}",
+                figures.ms,
+                format!("{:.0}..{:.0}", range.0, range.1),
+                figures.rss_mb,
+                figures.zip_mb,
+                figures.each_ms.len()
+            )?;
+        }
+        writeln!(
+            f,
+            "\n{:<30}{:>10}{:>14}{:>12}{:>10}",
+            "replay", "msgs/s", "CPU us/msg", "messages", "runs"
+        )?;
+        for (name, figures) in [
+            ("dlq-replay", &replay.ours),
+            ("boto3, 16 threads", &replay.boto3_threads),
+            ("boto3, serial", &replay.boto3_serial),
+        ] {
+            writeln!(
+                f,
+                "{name:<30}{:>10.0}{:>14.1}{:>12}{:>10}",
+                figures.msgs_per_s, figures.cpu_us_per_msg, figures.messages, figures.runs
+            )?;
+        }
+        writeln!(
+            f,
+            "\n{:<30}{:>16}{:>16}{:>12}{:>10}",
+            "sequential round trips", "to first send", "on the ledger", "to answer", "requests"
+        )?;
+        for chain in &self.round_trips {
+            writeln!(
+                f,
+                "{:<30}{:>16}{:>16}{:>12}{:>10}",
+                format!("dlq-replay, {}", chain.path),
+                chain.to_first_mutation,
+                chain.on_ledger,
+                chain.to_answer,
+                chain.requests
+            )?;
+        }
+        writeln!(f)?;
+        for ratio in self.ratios() {
+            let verdict = if ratio.is_reached() {
+                "reached"
+            } else {
+                "NOT REACHED"
+            };
+            writeln!(f, "{ratio}: {verdict}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The middle value, or the mean of the two middle ones; zero of nothing.
+pub(super) fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    let at = |index: usize| sorted.get(index).copied().unwrap_or_default();
+    if sorted.len().is_multiple_of(2) && !sorted.is_empty() {
+        f64::midpoint(at(middle - 1), at(middle))
+    } else {
+        at(middle)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]).to_bits(), 2.0_f64.to_bits());
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]).to_bits(), 2.5_f64.to_bits());
+        assert_eq!(median(&[]).to_bits(), 0.0_f64.to_bits());
+    }
+
+    #[test]
+    fn a_bound_holds_at_its_edge() {
+        let ratio = |value, bound| Ratio {
+            what: "r",
+            value,
+            bound,
+            unit: " x",
+        };
+        assert!(ratio(5.0, Bound::AtLeast(5.0)).is_reached());
+        assert!(!ratio(4.9, Bound::AtLeast(5.0)).is_reached());
+        assert!(ratio(2.0, Bound::AtMost(2.0)).is_reached());
+        assert!(!ratio(2.1, Bound::AtMost(2.0)).is_reached());
+        assert_eq!(
+            ratio(4.9, Bound::AtLeast(5.0)).to_string(),
+            "r: 4.90 x (at least 5 x)"
+        );
+    }
+}

@@ -1,0 +1,156 @@
+//! The pinned tools: a Python environment in `.venv`, and cargo-deny in the cache.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tokio::process::Command;
+
+use crate::command::{self, output, run, run_quietly};
+use crate::lock::Lock;
+use crate::progress::Progress;
+use crate::workspace::{cache, root, state};
+use crate::{Error, Result};
+
+const CARGO_DENY: &str = "0.20.2";
+
+/// The Python environment with the tools of `xtask/requirements.txt`.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    venv: PathBuf,
+}
+
+impl Tools {
+    /// Installs the tools unless exactly these are there already.
+    pub async fn ensure(progress: Progress) -> Result<Self> {
+        let requirements = root().join("xtask/requirements.txt");
+        let pins = fs::read_to_string(&requirements).map_err(Error::file("read", &requirements))?;
+        let tools = Self {
+            venv: root().join(".venv"),
+        };
+        // A moved checkout needs a new environment as much as changed pins do: its scripts name their interpreter.
+        let wanted = format!("{}\n{pins}", tools.venv.display());
+
+        let _lock = Lock::acquire(&state().join("tools.lock"), progress).await?;
+        if !tools.has(&wanted).await {
+            progress
+                .long_step(
+                    "install the pinned tools into .venv",
+                    tools.install(&requirements, &wanted),
+                )
+                .await?;
+        }
+        Ok(tools)
+    }
+
+    async fn has(&self, wanted: &str) -> bool {
+        let stamped = fs::read_to_string(self.stamp()).is_ok_and(|stamp| stamp == wanted);
+        stamped
+            && run_quietly(self.program("python").arg("--version"))
+                .await
+                .is_ok()
+    }
+
+    async fn install(&self, requirements: &Path, wanted: &str) -> Result<()> {
+        if self.venv.exists() {
+            fs::remove_dir_all(&self.venv).map_err(Error::file("remove", &self.venv))?;
+        }
+        run_quietly(
+            command::program("python3")
+                .args(["-m", "venv"])
+                .arg(&self.venv),
+        )
+        .await?;
+        let mut pip = self.program("python");
+        pip.args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-input",
+            "--requirement",
+        ]);
+        run_quietly(pip.arg(requirements)).await?;
+        // SAM asks PyPI for a newer version of itself when its last question is a week old; its version is pinned.
+        let sam = self.sam_state();
+        fs::create_dir_all(&sam).map_err(Error::file("create", &sam))?;
+        let metadata = sam.join("metadata.json");
+        fs::write(
+            &metadata,
+            r#"{"telemetryEnabled": false, "lastVersionCheck": 4102444800.0}"#,
+        )
+        .map_err(Error::file("write", &metadata))?;
+        fs::write(self.stamp(), wanted).map_err(Error::file("write", self.stamp()))
+    }
+
+    fn stamp(&self) -> PathBuf {
+        self.venv.join("installed.txt")
+    }
+
+    fn sam_state(&self) -> PathBuf {
+        self.venv.join("share/sam")
+    }
+
+    /// Where one of the tools is.
+    #[must_use]
+    pub fn path(&self, tool: &str) -> PathBuf {
+        self.venv.join("bin").join(tool)
+    }
+
+    /// One of the tools, ready to be given arguments.
+    #[must_use]
+    pub fn program(&self, tool: &str) -> Command {
+        let mut command = command::program(self.path(tool));
+        self.adopt(&mut command);
+        command
+    }
+
+    /// Lets a program find the tools before any other of the same name.
+    pub fn adopt(&self, command: &mut Command) {
+        command
+            .env("PATH", prepend(&self.venv.join("bin")))
+            .env("VIRTUAL_ENV", &self.venv)
+            .env("SAM_CLI_TELEMETRY", "0")
+            .env("__SAM_CLI_APP_DIR", self.sam_state());
+    }
+}
+
+fn prepend(directory: &Path) -> OsString {
+    let mut path = directory.as_os_str().to_owned();
+    if let Some(rest) = env::var_os("PATH") {
+        path.push(OsStr::new(":"));
+        path.push(rest);
+    }
+    path
+}
+
+/// The pinned cargo-deny, built into the cache the first time.
+pub async fn cargo_deny(progress: Progress) -> Result<PathBuf> {
+    let home = cache().join("cargo-tools");
+    let path = home.join("bin/cargo-deny");
+    let version = output(command::program(&path).arg("--version"))
+        .await
+        .unwrap_or_default();
+    if version.trim() != format!("cargo-deny {CARGO_DENY}") {
+        let mut install = command::cargo();
+        install.args([
+            "install",
+            "cargo-deny",
+            "--version",
+            CARGO_DENY,
+            "--locked",
+            "--no-default-features",
+            "--root",
+        ]);
+        install.arg(&home);
+        progress
+            .long_step(
+                format_args!("build cargo-deny {CARGO_DENY} into the cache"),
+                run(&mut install),
+            )
+            .await?;
+    }
+    Ok(path)
+}
