@@ -8,6 +8,7 @@ pub mod limits;
 pub mod message;
 pub mod proxy;
 pub mod replay;
+pub mod stack;
 pub mod world;
 
 pub use failure::{Failure, Result};

@@ -10,6 +10,7 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType,
     ScalarAttributeType,
 };
+use aws_sdk_eventbridge::types::Target;
 use aws_sdk_sqs::operation::delete_queue::DeleteQueueError;
 use aws_sdk_sqs::types::{
     ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry,
@@ -98,6 +99,7 @@ struct Made {
     alarms: Vec<String>,
     parameters: Vec<String>,
     tables: Vec<String>,
+    rules: Vec<String>,
 }
 
 /// A test's own part of the cloud.
@@ -201,14 +203,20 @@ impl World {
         let answer = request.send().await.during(&name)?;
         let url = answer.queue_url().during(&name)?.to_owned();
         self.note(|made| made.queues.push(url.clone()));
+        self.existing_queue(&url).await
+    }
+
+    /// A queue that this world need not have made, and does not remove.
+    pub async fn existing_queue(&self, url: &str) -> Result<Queue> {
         let arn = self
-            .queue_attribute(&url, QueueAttributeName::QueueArn)
+            .queue_attribute(url, QueueAttributeName::QueueArn)
             .await?;
+        let name = arn.rsplit(':').next().unwrap_or_default().to_owned();
         Ok(Queue {
-            url,
+            url: url.to_owned(),
+            fifo: name.ends_with(".fifo"),
             arn,
             name,
-            fifo,
         })
     }
 
@@ -490,23 +498,72 @@ impl World {
             .await
             .during(&name)?;
         self.set_alarm(&name, StateValue::Alarm).await?;
-        let answer = self
-            .aws
-            .cloudwatch
-            .describe_alarms()
-            .alarm_names(&name)
-            .send()
-            .await
-            .during(&name)?;
+        self.existing_alarm(&name).await
+    }
+
+    /// An alarm that this world need not have made, and does not remove.
+    pub async fn existing_alarm(&self, name: &str) -> Result<Alarm> {
+        let request = self.aws.cloudwatch.describe_alarms().alarm_names(name);
+        let answer = request.send().await.during(name)?;
         let arn = answer
             .metric_alarms()
             .first()
-            .and_then(|alarm| alarm.alarm_arn())
-            .during(&name)?;
+            .and_then(|alarm| alarm.alarm_arn());
         Ok(Alarm {
-            arn: arn.to_owned(),
-            name,
+            arn: arn.during(name)?.to_owned(),
+            name: name.to_owned(),
         })
+    }
+
+    /// A queue that gets every event on the default bus that fits `pattern`.
+    pub async fn listen(&self, role: &str, pattern: &Value) -> Result<Queue> {
+        let queue = self.queue(role, Kind::Standard, &[]).await?;
+        let allow = json!({"Version": "2012-10-17", "Statement": [{
+            "Effect": "Allow",
+            "Principal": {"Service": "events.amazonaws.com"},
+            "Action": "sqs:SendMessage",
+            "Resource": queue.arn,
+        }]});
+        let request = self.aws.sqs.set_queue_attributes().queue_url(&queue.url);
+        request
+            .attributes(QueueAttributeName::Policy, allow.to_string())
+            .send()
+            .await
+            .during(&queue.name)?;
+        let rule = format!("{}-{role}", self.name);
+        self.note(|made| made.rules.push(rule.clone()));
+        let request = self
+            .aws
+            .events
+            .put_rule()
+            .name(&rule)
+            .event_pattern(pattern.to_string());
+        request.send().await.during(&rule)?;
+        let target = Target::builder().id("queue").arn(&queue.arn).build()?;
+        let request = self.aws.events.put_targets().rule(&rule).targets(target);
+        request.send().await.during(&rule)?;
+        Ok(queue)
+    }
+
+    /// Waits for a message whose JSON body is the one wanted, and takes all before it out of the queue.
+    pub async fn heard(
+        &self,
+        queue: &Queue,
+        patience: Duration,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
+        wait_until(
+            &format!("a message in {}", queue.name),
+            patience,
+            async || {
+                let messages = self.drain(queue).await?;
+                let mut bodies = messages
+                    .iter()
+                    .filter_map(|message| serde_json::from_str::<Value>(&message.body).ok());
+                Ok(bodies.find(|body| wanted(body)))
+            },
+        )
+        .await
     }
 
     /// Sets an alarm's state.
@@ -560,12 +617,17 @@ impl World {
 
     /// All items of the ledger, as plain JSON.
     pub async fn ledger(&self) -> Result<Vec<Value>> {
+        self.items(&self.ledger).await
+    }
+
+    /// All items of a table, as plain JSON.
+    pub async fn items(&self, table: &str) -> Result<Vec<Value>> {
         let mut items = Vec::new();
         let mut pages = self
             .aws
             .dynamodb
             .scan()
-            .table_name(&self.ledger)
+            .table_name(table)
             .consistent_read(true)
             .into_paginator()
             .send();
@@ -647,6 +709,20 @@ impl World {
             }) {
                 note(removed.map(drop).during(name));
             }
+        }
+        for name in &made.rules {
+            let events = &self.aws.events;
+            let removed = events.remove_targets().rule(name).ids("queue").send().await;
+            note(removed.map(drop).during(name));
+            note(
+                events
+                    .delete_rule()
+                    .name(name)
+                    .send()
+                    .await
+                    .map(drop)
+                    .during(name),
+            );
         }
         for name in &made.tables {
             let request = self.aws.dynamodb.delete_table().table_name(name);

@@ -1,4 +1,4 @@
-"""Start the AWS emulator of the local cloud, closer to AWS in four places.
+"""Start the AWS emulator of the local cloud, closer to AWS in five places.
 
 1. A CloudWatch alarm that changes state sends the documented event to EventBridge, whether or not
    the alarm's actions are enabled.
@@ -8,6 +8,8 @@
    needs the role's permission.
 4. Every request counts as one over TLS, which is what AWS takes and what bucket policies (SAM's own
    among them) insist on; here they arrive over the loopback interface.
+5. The batch operations of SQS need the permission of the single ones (sqs:SendMessage and so on):
+   IAM has no actions of their own for them.
 
 The emulator is configured by its own environment variables; `xtask/src/cloud` sets them.
 """
@@ -23,7 +25,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ministack import app
-from ministack.core import iam_evaluator
+from ministack.core import iam_actions, iam_evaluator
 from ministack.core.responses import get_account_id, get_region
 from ministack.services import cloudwatch, eventbridge, lambda_svc
 
@@ -194,14 +196,27 @@ def with_secure_transport(pin: Callable[[str, bool], None]) -> Callable[[str, bo
     return pin_secure
 
 
+def with_single_actions(extract: Callable[..., str | None]) -> Callable[..., str | None]:
+    """Ask for the permission of the single operation where SQS has a batch of it."""
+
+    def extract_single(*args: Any, **kwargs: Any) -> str | None:
+        action = extract(*args, **kwargs)
+        if action and action.startswith("sqs:"):
+            return action.removesuffix("Batch")
+        return action
+
+    return extract_single
+
+
 def main() -> None:
-    """Close the four gaps and run the emulator until it is told to stop."""
+    """Close the five gaps and run the emulator until it is told to stop."""
     # A session of its own: Ctrl-C in the terminal that started the cloud does not reach it.
     os.setsid()
     cloudwatch._dispatch_alarm_actions = with_events(cloudwatch._dispatch_alarm_actions)
     eventbridge._dispatch_to_lambda = invoke_from_rule
     lambda_svc._emit_lambda_logs = with_log_permission(lambda_svc._emit_lambda_logs)
     lambda_svc._route_async_failure = with_destination_permission(lambda_svc._route_async_failure)
+    iam_actions.extract_iam_action = with_single_actions(iam_actions.extract_iam_action)
     app.pin_request_origin = with_secure_transport(app.pin_request_origin)
     app.main()
 

@@ -140,7 +140,7 @@ impl Demo {
                 self.raise(),
             )
             .await?;
-        let timeline = self
+        let (incident, timeline) = self
             .progress
             .step(
                 "the rule wakes dlq-replay; wait for its verdict",
@@ -155,7 +155,7 @@ impl Demo {
             .step("count what arrived, message by message", self.tally(&seeds))
             .await?;
         self.deliver_again(&timeline).await?;
-        self.print_next(&timeline);
+        self.print_next(&incident);
         Ok(tally)
     }
 
@@ -287,7 +287,7 @@ impl Demo {
     }
 
     /// Waits until the timeline of the alarm's incident tells how the run ended.
-    async fn verdict(&self) -> Result<Vec<Line>> {
+    async fn verdict(&self) -> Result<(String, Vec<Line>)> {
         let last_words = ["applied", "escalated", "failed", "skipped"];
         let deadline = Instant::now() + PATIENCE;
         let mut look = tokio::time::interval(Duration::from_millis(200));
@@ -299,7 +299,7 @@ impl Demo {
                     .iter()
                     .any(|line| last_words.contains(&line.kind.as_str()))
                 {
-                    return Ok(timeline);
+                    return Ok((incident, timeline));
                 }
             }
             if Instant::now() > deadline {
@@ -471,10 +471,7 @@ impl Demo {
         }
     }
 
-    fn print_next(&self, timeline: &[Line]) {
-        let incident = timeline
-            .iter()
-            .find_map(|line| line.detail.pointer("/incident_id")?.as_str());
+    fn print_next(&self, incident: &str) {
         let table = self
             .cloud
             .outputs
@@ -486,7 +483,7 @@ impl Demo {
         );
         println!(
             "                      --expression-attribute-values '{{\":i\":{{\"S\":\"incident#{}\"}}}}'",
-            incident.unwrap_or("<id>")
+            incident
         );
         println!("  switch it off     aws dynamodb put-item --table-name {table} \\");
         println!(

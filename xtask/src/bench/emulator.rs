@@ -41,7 +41,10 @@ pub(super) struct Program {
 pub(super) struct Function<'a> {
     program: &'a Program,
     emulator: Child,
+    /// Where events are delivered.
     address: SocketAddr,
+    /// Where the function fetches them.
+    runtime_api: SocketAddr,
     /// When the emulator was started.
     pub(super) began: Instant,
 }
@@ -84,14 +87,19 @@ impl<'a> Function<'a> {
             program,
             emulator: child,
             address,
+            runtime_api,
             began,
         })
     }
 
-    /// Delivers an event as soon as the emulator accepts it, and returns the function's answer.
+    /// Delivers an event as soon as the emulator is ready, and returns the function's answer.
+    ///
+    /// The emulator accepts events before the function can fetch them; a function that starts within that
+    /// moment finds no one to ask and ends. So both ports are waited for.
     pub(super) async fn invoke(&mut self, event: &Value) -> Result<Value, BenchError> {
         let body = event.to_string().into_bytes();
-        let stream = self.connect().await?;
+        drop(self.connect(self.runtime_api).await?);
+        let stream = self.connect(self.address).await?;
         let answer =
             http::request_on(stream, self.address, Method::POST, INVOCATIONS, body).await?;
         let value = load::parse_answer(&answer)?;
@@ -129,10 +137,10 @@ impl<'a> Function<'a> {
             .ok_or_else(|| self.unmeasured("its CPU time cannot be read"))
     }
 
-    async fn connect(&mut self) -> Result<TcpStream, BenchError> {
+    async fn connect(&mut self, address: SocketAddr) -> Result<TcpStream, BenchError> {
         let until = Instant::now() + START_TIMEOUT;
         loop {
-            match TcpStream::connect(self.address).await {
+            match TcpStream::connect(address).await {
                 Ok(stream) => return Ok(stream),
                 Err(_) if Instant::now() >= until => {
                     return Err(
