@@ -214,7 +214,7 @@ impl World {
         let name = arn.rsplit(':').next().unwrap_or_default().to_owned();
         Ok(Queue {
             url: url.to_owned(),
-            fifo: name.ends_with(".fifo"),
+            fifo: name.strip_suffix(".fifo").is_some(),
             arn,
             name,
         })
@@ -516,8 +516,8 @@ impl World {
     }
 
     /// A queue that gets every event on the default bus that fits `pattern`.
-    pub async fn listen(&self, role: &str, pattern: &Value) -> Result<Queue> {
-        let queue = self.queue(role, Kind::Standard, &[]).await?;
+    pub async fn listen(&self, called: &str, pattern: &Value) -> Result<Queue> {
+        let queue = self.queue(called, Kind::Standard, &[]).await?;
         let allow = json!({"Version": "2012-10-17", "Statement": [{
             "Effect": "Allow",
             "Principal": {"Service": "events.amazonaws.com"},
@@ -530,7 +530,7 @@ impl World {
             .send()
             .await
             .during(&queue.name)?;
-        let rule = format!("{}-{role}", self.name);
+        let rule = format!("{}-{called}", self.name);
         self.note(|made| made.rules.push(rule.clone()));
         let request = self
             .aws

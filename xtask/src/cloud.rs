@@ -206,6 +206,21 @@ impl Place {
         self.folder.join("emulator.log")
     }
 
+    /// Keeps what the emulator was made of.
+    fn mark(&self, recipe: &str) -> Result<()> {
+        let path = self.recipe_file();
+        fs::write(&path, recipe).map_err(Error::file("write", path))
+    }
+
+    /// Whether the emulator was made of this.
+    fn is_of(&self, recipe: &str) -> bool {
+        fs::read_to_string(self.recipe_file()).is_ok_and(|kept| kept == recipe)
+    }
+
+    fn recipe_file(&self) -> PathBuf {
+        self.folder.join("recipe.txt")
+    }
+
     async fn lock(&self, progress: Progress) -> Result<Lock> {
         Lock::acquire(&state().join(format!("{}.lock", self.name)), progress).await
     }
@@ -241,14 +256,15 @@ fn clouds() -> PathBuf {
 
 /// Brings a cloud up with the checkout's functions and template on it.
 ///
-/// A running one keeps its data and gets the current build. Whatever else an earlier run left is removed first.
+/// A running one keeps its data and gets the current build, unless the emulator that it should run is another by now.
+/// Whatever else an earlier run left is removed first.
 pub async fn up(name: &str, profile: Profile) -> Result<Cloud> {
     let progress = Progress::new("cloud up");
     let place = Place::of(name)?;
     let _lock = place.lock(progress).await?;
     let tools = Tools::ensure(progress).await?;
     let mut cloud = match Cloud::load(name) {
-        Ok(cloud) if cloud.is_running().await => {
+        Ok(cloud) if cloud.is_running().await && place.is_of(&emulator::recipe()?) => {
             progress.say(format_args!("{name} already runs at {}", cloud.endpoint));
             cloud
         }
@@ -273,6 +289,7 @@ pub async fn up(name: &str, profile: Profile) -> Result<Cloud> {
 async fn start(place: &Place, tools: &Tools, progress: Progress) -> Result<Cloud> {
     place.clear().await?;
     place.create()?;
+    place.mark(&emulator::recipe()?)?;
     let emulator = progress
         .step("start the emulator", emulator::start(place, tools))
         .await?;

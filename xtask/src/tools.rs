@@ -15,6 +15,9 @@ use crate::{Error, Result};
 
 const CARGO_DENY: &str = "0.20.2";
 
+/// The pins of the Python tools.
+pub(crate) const REQUIREMENTS: &str = "xtask/requirements.txt";
+
 /// The Python environment with the tools of `xtask/requirements.txt`.
 #[derive(Debug, Clone)]
 pub struct Tools {
@@ -24,7 +27,7 @@ pub struct Tools {
 impl Tools {
     /// Installs the tools unless exactly these are there already.
     pub async fn ensure(progress: Progress) -> Result<Self> {
-        let requirements = root().join("xtask/requirements.txt");
+        let requirements = root().join(REQUIREMENTS);
         let pins = fs::read_to_string(&requirements).map_err(Error::file("read", &requirements))?;
         let tools = Self {
             venv: root().join(".venv"),

@@ -1,6 +1,6 @@
 //! The emulator's process, and the operator who uses it.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{ACCOUNT, Place, REGION, processes, sdk_config};
 use crate::command::log_tail;
-use crate::tools::Tools;
+use crate::tools::{self, Tools};
 use crate::workspace::root;
 use crate::{Error, Result};
 
@@ -49,6 +49,16 @@ impl Emulator {
 pub(super) struct Operator {
     pub(super) access_key_id: String,
     pub(super) secret_access_key: String,
+}
+
+/// All that decides which emulator runs.
+pub(super) fn recipe() -> Result<String> {
+    let mut recipe = String::new();
+    for file in [LAUNCHER, tools::REQUIREMENTS] {
+        let path = root().join(file);
+        recipe += &fs::read_to_string(&path).map_err(Error::file("read", path))?;
+    }
+    Ok(recipe)
 }
 
 /// Starts the emulator on a free port and waits until it answers.
