@@ -482,8 +482,7 @@ impl Demo {
             "  the timeline      aws dynamodb query --table-name {table} --key-condition-expression 'pk = :i' \\"
         );
         println!(
-            "                      --expression-attribute-values '{{\":i\":{{\"S\":\"incident#{}\"}}}}'",
-            incident
+            "                      --expression-attribute-values '{{\":i\":{{\"S\":\"incident#{incident}\"}}}}'"
         );
         println!("  switch it off     aws dynamodb put-item --table-name {table} \\");
         println!(
