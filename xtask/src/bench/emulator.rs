@@ -77,7 +77,8 @@ impl<'a> Function<'a> {
             .env("LAMBDA_TASK_ROOT", &program.directory)
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdout(log)
-            .stderr(second);
+            .stderr(second)
+            .kill_on_drop(true);
         let began = Instant::now();
         let child = command.spawn().map_err(|source| BenchError::Start {
             program: emulator.display().to_string(),

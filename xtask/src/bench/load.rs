@@ -57,6 +57,7 @@ impl LoadServer {
         };
         let mut child = command::program(program)
             .stdout(Stdio::piped())
+            .kill_on_drop(true)
             .spawn()
             .map_err(started)?;
         let mut line = String::new();
