@@ -188,10 +188,10 @@ impl Proxy {
         state.gates.clear();
     }
 
-    /// Stops the `number`th request that reaches this proxy, counted from one, at `phase`.
+    /// Stops the `nth` request, counted from now and from one, that a pattern such as `sqs:SendMessage*` names.
     #[must_use]
-    pub fn gate(&self, number: usize, phase: Phase) -> Gate {
-        let (gate, pending) = Gate::new(number, phase);
+    pub fn gate(&self, pattern: &str, nth: usize, phase: Phase) -> Gate {
+        let (gate, pending) = Gate::new(pattern, nth, phase);
         self.shared.state().gates.push(pending);
         gate
     }
@@ -289,11 +289,13 @@ impl Shared {
                 chosen = fault;
             }
         }
-        let gate = state
-            .gates
-            .iter()
-            .position(|gate| gate.number == call.number)
-            .map(|position| state.gates.swap_remove(position));
+        let mut reached = None;
+        for (position, gate) in state.gates.iter_mut().enumerate() {
+            if gate.stops(&call) {
+                reached.get_or_insert(position);
+            }
+        }
+        let gate = reached.map(|position| state.gates.remove(position));
         state.journal.push(Entry {
             call: call.clone(),
             fate: Fate::InProgress,

@@ -124,12 +124,17 @@ impl Run {
         ended(child).await
     }
 
-    /// Starts it, and kills it once its `number`th request to AWS, counted over all requests that `proxy` has seen,
-    /// is at `phase`.
+    /// Starts it, and kills it once the `nth` request to AWS that `pattern` names is at `phase`.
     ///
     /// Other requests that were on their way are carried out, and then nothing of it is left running.
-    pub async fn killed_at(self, proxy: &Proxy, number: usize, phase: Phase) -> Result<Killed> {
-        let mut gate = proxy.gate(number, phase);
+    pub async fn killed_at(
+        self,
+        proxy: &Proxy,
+        pattern: &str,
+        nth: usize,
+        phase: Phase,
+    ) -> Result<Killed> {
+        let mut gate = proxy.gate(pattern, nth, phase);
         let mut child = self.start().await?;
         let process = child.id().during("the process ended before it began")?;
         let mut waiting = Box::pin(ended_by(&mut child));

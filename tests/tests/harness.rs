@@ -459,7 +459,7 @@ async fn a_gate_stops_one_request_before_or_after_its_effect() -> Result {
             let queue = world
                 .queue(&format!("{phase:?}"), Kind::Standard, &[])
                 .await?;
-            let mut gate = proxy.gate(2, phase);
+            let mut gate = proxy.gate("*", 2, phase);
             send(&aws.sqs, &queue, "first")
                 .await
                 .map_err(Failure::new)?;

@@ -9,7 +9,8 @@
 4. Every request counts as one over TLS, which is what AWS takes and what bucket policies (SAM's own
    among them) insist on; here they arrive over the loopback interface.
 5. The batch operations of SQS need the permission of the single ones (sqs:SendMessage and so on):
-   IAM has no actions of their own for them.
+   IAM has no actions of their own for them. CloudWatch's operations need their permission in its
+   newest protocol, too, which names them in the path.
 
 The emulator is configured by its own environment variables; `xtask/src/cloud` sets them.
 """
@@ -37,6 +38,9 @@ log = logging.getLogger("forgeguard.launcher")
 INITIAL_REASON = "Unchecked: Initial alarm creation"
 # How the emulator words a state that it computed from metric data, as opposed to one that was set.
 EVALUATED = re.compile(r"Threshold Crossed: (?P<stat>\S+) (?P<value>\S+) \w+ (?P<threshold>\S+)$")
+
+# How Smithy's RPC protocol names an operation.
+RPC_OPERATION = re.compile(r"/service/[^/]+/operation/(?P<name>\w+)")
 
 # The state each alarm was last reported in, by ARN: the emulator overwrites it before it tells.
 _reported: dict[str, Json] = {}
@@ -196,16 +200,19 @@ def with_secure_transport(pin: Callable[[str, bool], None]) -> Callable[[str, bo
     return pin_secure
 
 
-def with_single_actions(extract: Callable[..., str | None]) -> Callable[..., str | None]:
-    """Ask for the permission of the single operation where SQS has a batch of it."""
+def with_all_actions(extract: Callable[..., str | None]) -> Callable[..., str | None]:
+    """Name the permission of every operation; the emulator lets one pass that it has no name for."""
 
-    def extract_single(*args: Any, **kwargs: Any) -> str | None:
-        action = extract(*args, **kwargs)
+    def extract_any(service: str, method: str, path: str, *rest: Any, **named: Any) -> str | None:
+        action = extract(service, method, path, *rest, **named)
+        if action is None and (operation := RPC_OPERATION.fullmatch(path)):
+            namespace = iam_actions.SERVICE_TO_IAM_NAMESPACE.get(service)
+            return f"{namespace}:{operation['name']}" if namespace else None
         if action and action.startswith("sqs:"):
             return action.removesuffix("Batch")
         return action
 
-    return extract_single
+    return extract_any
 
 
 def main() -> None:
@@ -216,7 +223,7 @@ def main() -> None:
     eventbridge._dispatch_to_lambda = invoke_from_rule
     lambda_svc._emit_lambda_logs = with_log_permission(lambda_svc._emit_lambda_logs)
     lambda_svc._route_async_failure = with_destination_permission(lambda_svc._route_async_failure)
-    iam_actions.extract_iam_action = with_single_actions(iam_actions.extract_iam_action)
+    iam_actions.extract_iam_action = with_all_actions(iam_actions.extract_iam_action)
     app.pin_request_origin = with_secure_transport(app.pin_request_origin)
     app.main()
 

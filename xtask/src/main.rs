@@ -119,6 +119,7 @@ fn interrupted(error: &Error) -> bool {
     match error {
         Error::Interrupted => true,
         Error::Step { source, .. } => interrupted(source),
+        Error::Bench { source } => source.is_interrupted(),
         _ => false,
     }
 }

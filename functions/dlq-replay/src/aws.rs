@@ -201,7 +201,7 @@ impl Aws {
     ) -> Result<Vec<InHand>, AwsError> {
         let int = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
         let answer = self
-            .sqs
+            .sqs_once
             .receive_message()
             .queue_url(url(queue))
             .max_number_of_messages(int(max))

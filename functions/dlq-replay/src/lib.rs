@@ -94,7 +94,10 @@ impl Remediation for DlqReplay {
             .evidence
             .get("account")
             .and_then(|account| serde_json::from_value(account.clone()).ok());
-        let holds = account.is_some_and(|account| account.balance().is_ok());
+        let balances = account.is_some_and(|account| account.balance().is_ok());
+        // A lost answer to a receive hides messages that nobody holds until their visibility ends.
+        let hidden = done.evidence["lost_receives"] != 0 && left.in_flight > 0;
+        let holds = balances && !hidden;
         Ok(Verified {
             holds,
             summary: format!(

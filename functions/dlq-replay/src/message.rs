@@ -444,9 +444,13 @@ fn build(
         .set_message_system_attributes(trace.map(|trace| {
             HashMap::from([(MessageSystemAttributeNameForSends::AwsTraceHeader, trace)])
         }))
-        // A standard message in a FIFO quarantine is a group of its own.
+        // A standard message in a FIFO quarantine is a group of its own; in a standard queue, a group
+        // is a tenant whose share is kept fair.
         .set_message_group_id(
-            fifo.then(|| message.group.clone().unwrap_or_else(|| message.id.clone())),
+            message
+                .group
+                .clone()
+                .or_else(|| fifo.then(|| message.id.clone())),
         )
         .set_message_deduplication_id(fifo.then(|| deduplication_id(&message.id, run_id)))
         .build()

@@ -85,6 +85,10 @@ enum Stop {
 }
 
 struct State {
+    /// Whether the dead-letter queue keeps the order within groups.
+    fifo: bool,
+    /// Receives whose answer may have been lost, with messages that nobody holds now.
+    lost_receives: u64,
     progress: Progress,
     memory: Memory,
     /// Delivered and removed, or to be removed when seen again.
@@ -158,6 +162,9 @@ impl<'a> Round<'a> {
             .progress()
             .and_then(|progress| serde_json::from_value(progress.clone()).ok())
             .unwrap_or_default();
+        // What a dead attempt had in hand is received anew.
+        progress.account.returned.clear();
+        progress.account.received = progress.account.replayed() + progress.account.quarantined();
         progress.died |= permit.attempt() > 1;
         let memory: Memory = permit
             .memory()
@@ -174,6 +181,8 @@ impl<'a> Round<'a> {
         let given = work.deadline - work.clock.now();
         let margin = (given / 4).clamp(TimeDelta::seconds(1), TimeDelta::seconds(10));
         let state = State {
+            fifo: is_fifo(&plan.source),
+            lost_receives: 0,
             progress,
             memory,
             settled: HashSet::new(),
@@ -382,7 +391,10 @@ impl<'a> Round<'a> {
     /// Receives one batch and sees every message of it through.
     async fn batch(&self, max: u32, canary: bool) -> Batch {
         let wait = self.state().limit.reserve(max, self.began.elapsed());
-        tokio::time::sleep(wait).await;
+        // Even an empty sleep waits for the timer's next tick.
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
         if self.is_stopped() {
             return Batch::Idle;
         }
@@ -393,7 +405,13 @@ impl<'a> Round<'a> {
             .await
         {
             Ok(received) => received,
-            Err(error) if error.is_transient() => return self.trouble(&error),
+            Err(error) if error.is_transient() => {
+                if error.may_have_taken_effect() {
+                    self.state().lost_receives += 1;
+                }
+                self.trouble(&error);
+                return Batch::Idle;
+            }
             Err(error) => {
                 self.stop_on(&ReplayError::Aws(error));
                 return Batch::Idle;
@@ -419,7 +437,7 @@ impl<'a> Round<'a> {
         self.see_through(fresh).await
     }
 
-    fn trouble(&self, error: &AwsError) -> Batch {
+    fn trouble(&self, error: &AwsError) {
         let mut state = self.state();
         let feedback = if error.kind == Kind::Throttled {
             Feedback::Throttled
@@ -439,7 +457,6 @@ impl<'a> Round<'a> {
                 retryable: true,
             });
         }
-        Batch::Troubled
     }
 
     /// Counts what is new; gives what was delivered before and only has to be removed.
@@ -620,6 +637,20 @@ impl<'a> Round<'a> {
         replayed.into_iter().all(|clean| clean) && quarantined
     }
 
+    /// After an attempt died, whatever was received before may be on its second way: counted, and saved,
+    /// before it is sent, so that another death does not forget it.
+    async fn foresee<'m>(&self, messages: impl Iterator<Item = &'m InHand>, to: &shared::arn::Arn) {
+        let again = messages.filter(|message| message.receive_count > 1).count() as u64;
+        {
+            let mut state = self.state();
+            if !state.progress.died || again == 0 || is_fifo(to) {
+                return;
+            }
+            state.progress.account.possible_duplicates += again;
+        }
+        self.save().await;
+    }
+
     fn note_failure(&self, message: &InHand) {
         let Some(request) = message.failed_request() else {
             return;
@@ -650,6 +681,8 @@ impl<'a> Round<'a> {
             .iter()
             .map(|(message, replays)| (message.id.clone(), replays + 1))
             .collect();
+        self.foresee(messages.iter().map(|(message, _)| message), arn)
+            .await;
         let deliveries = if route.destination.is_function() {
             join_all(
                 messages
@@ -681,9 +714,8 @@ impl<'a> Round<'a> {
                     ambiguous,
                     told_in_ledger,
                 } = delivery;
-                // After an attempt died, whatever was received before may be on its second way.
                 let again = died && message.receive_count > 1;
-                if (ambiguous || (again && fared != Fared::NotDelivered)) && !fifo {
+                if ambiguous && !again && !fifo {
                     state.progress.account.possible_duplicates += 1;
                 }
                 let Fared::Delivered(new_id) = fared else {
@@ -722,6 +754,11 @@ impl<'a> Round<'a> {
         if messages.is_empty() {
             return true;
         }
+        self.foresee(
+            messages.iter().map(|(message, ..)| message),
+            &self.plan.quarantine,
+        )
+        .await;
         let run_id = self.permit.run_id();
         let reasons: HashMap<String, (Poison, String)> = messages
             .iter()
@@ -748,7 +785,8 @@ impl<'a> Round<'a> {
                 told_in_ledger,
             } in deliveries
             {
-                if ambiguous {
+                let again = state.progress.died && message.receive_count > 1;
+                if ambiguous && !again && !is_fifo(&self.plan.quarantine) {
                     state.progress.account.possible_duplicates += 1;
                 }
                 let Fared::Delivered(new_id) = fared else {
@@ -1023,6 +1061,13 @@ impl<'a> Round<'a> {
                 ),
                 retryable: true,
             },
+            (_, None) if account.delivered_but_not_removed > 0 => End::Failed {
+                error: format!(
+                    "{} delivered messages could not be removed from the dead-letter queue; the next attempt removes them without sending them again",
+                    account.delivered_but_not_removed
+                ),
+                retryable: true,
+            },
             (_, None) => End::Finished,
         };
         let mut entries = vec![Entry {
@@ -1056,7 +1101,7 @@ impl<'a> Round<'a> {
             metric("MessagesReturned", account.returned()),
             metric("PossibleDuplicates", account.possible_duplicates),
         ];
-        let evidence = json!({"account": account, "failures": failures, "ended_at": now});
+        let evidence = json!({"account": account, "failures": failures, "lost_receives": state.lost_receives, "ended_at": now});
         let summary = account.summary();
         let mut progress = state.progress;
         // Messages given back are received anew by whoever comes next.
@@ -1087,7 +1132,9 @@ impl State {
     fn keep(&mut self, message: InHand, why: Kept) {
         count(&mut self.progress.account.returned, why.name());
         self.in_hand.remove(&message.id);
-        if let Some(group) = message.group {
+        if self.fifo
+            && let Some(group) = message.group
+        {
             self.stopped_groups.insert(group);
         }
         self.held.insert(message.id, message.receipt);

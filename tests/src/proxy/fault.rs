@@ -232,14 +232,16 @@ pub struct Gate {
 
 #[derive(Debug)]
 pub(super) struct PendingGate {
-    pub(super) number: usize,
+    pattern: String,
+    nth: usize,
+    seen: usize,
     pub(super) phase: Phase,
     reached: oneshot::Sender<Call>,
     finished: oneshot::Receiver<()>,
 }
 
 impl Gate {
-    pub(super) fn new(number: usize, phase: Phase) -> (Self, PendingGate) {
+    pub(super) fn new(pattern: &str, nth: usize, phase: Phase) -> (Self, PendingGate) {
         let (reached, hears_reached) = oneshot::channel();
         let (finished, hears_finished) = oneshot::channel();
         (
@@ -248,7 +250,9 @@ impl Gate {
                 finished: Some(finished),
             },
             PendingGate {
-                number,
+                pattern: pattern.to_owned(),
+                nth,
+                seen: 0,
                 phase,
                 reached,
                 finished: hears_finished,
@@ -276,6 +280,13 @@ impl Gate {
 }
 
 impl PendingGate {
+    /// Whether it stops this request.
+    pub(super) fn stops(&mut self, call: &Call) -> bool {
+        let named = call.is(&self.pattern);
+        self.seen += usize::from(named);
+        named && self.seen == self.nth
+    }
+
     pub(super) async fn stop(self, call: &Call) {
         // A gate that the test gave up stops its request all the same.
         let _ = self.reached.send(call.clone());

@@ -165,3 +165,11 @@ pub enum BenchError {
     #[error("not reached: {0}")]
     NotReached(String),
 }
+
+impl BenchError {
+    /// Whether the user, or the system, asked to stop.
+    #[must_use]
+    pub fn is_interrupted(&self) -> bool {
+        matches!(self, Self::Task { source, .. } if matches!(**source, crate::Error::Interrupted))
+    }
+}

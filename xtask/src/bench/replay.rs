@@ -34,9 +34,9 @@ pub(super) struct Figures {
     /// Messages per replay.
     #[serde(skip)]
     pub(super) messages: u32,
-    /// Replays.
+    /// Each replay, in order.
     #[serde(skip)]
-    pub(super) runs: usize,
+    pub(super) each: Vec<Sample>,
 }
 
 /// All contenders' figures.
@@ -51,9 +51,11 @@ pub(super) struct Replay {
 }
 
 /// One replay.
-#[derive(Debug, Clone, Copy)]
-struct Sample {
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Sample {
+    /// From start to end.
     seconds: f64,
+    /// User and system, of the client's process.
     cpu_seconds: f64,
 }
 
@@ -81,22 +83,22 @@ pub(super) async fn measure(bench: &Bench, amounts: &Amounts) -> Result<Replay, 
         amounts.serial_messages
     ));
     let scene = Scene::with(amounts.serial_messages);
-    let serial = [script(bench, &scene, 1).await?];
+    let serial = vec![script(bench, &scene, 1).await?];
     Ok(Replay {
-        ours: figures(&ours, amounts.messages),
-        boto3_threads: figures(&threads, amounts.messages),
-        boto3_serial: figures(&serial, amounts.serial_messages),
+        ours: figures(ours, amounts.messages),
+        boto3_threads: figures(threads, amounts.messages),
+        boto3_serial: figures(serial, amounts.serial_messages),
     })
 }
 
-fn figures(samples: &[Sample], messages: u32) -> Figures {
+fn figures(samples: Vec<Sample>, messages: u32) -> Figures {
     let each = |value: fn(&Sample) -> f64| samples.iter().map(value).collect::<Vec<_>>();
     Figures {
         msgs_per_s: f64::from(messages) / median(&each(|sample| sample.seconds)),
         cpu_us_per_msg: median(&each(|sample| sample.cpu_seconds)) * MICROSECONDS
             / f64::from(messages),
         messages,
-        runs: samples.len(),
+        each: samples,
     }
 }
 

@@ -152,6 +152,11 @@ impl Report {
                 "python": self.cold_start.python.each_ms,
                 "empty": self.cold_start.empty.each_ms,
             },
+            "replay_each": {
+                "ours": self.replay.ours.each,
+                "boto3_threads": self.replay.boto3_threads.each,
+                "boto3_serial": self.replay.boto3_serial.each,
+            },
             "round_trips": self.round_trips,
         });
         for (name, value) in [(SUMMARY, self.summary()), ("details.json", details)] {
@@ -210,7 +215,10 @@ impl fmt::Display for Report {
             writeln!(
                 f,
                 "{name:<30}{:>10.0}{:>14.1}{:>12}{:>10}",
-                figures.msgs_per_s, figures.cpu_us_per_msg, figures.messages, figures.runs
+                figures.msgs_per_s,
+                figures.cpu_us_per_msg,
+                figures.messages,
+                figures.each.len()
             )?;
         }
         writeln!(
