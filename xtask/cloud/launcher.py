@@ -25,6 +25,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
+import cbor2
 from ministack import app
 from ministack.core import iam_actions, iam_evaluator
 from ministack.core.responses import get_account_id, get_region
@@ -215,6 +216,17 @@ def with_all_actions(extract: Callable[..., str | None]) -> Callable[..., str | 
     return extract_any
 
 
+def with_readable_body(extract: Callable[..., str]) -> Callable[..., str]:
+    """Find the resource of an operation in Smithy's RPC protocol, whose body is CBOR."""
+
+    def extract_resource(service: str, method: str, path: str, headers: Json, body: bytes, *rest: Any) -> str:
+        if body and RPC_OPERATION.fullmatch(path):
+            body = json.dumps(cbor2.loads(body), default=str).encode()
+        return extract(service, method, path, headers, body, *rest)
+
+    return extract_resource
+
+
 def main() -> None:
     """Close the five gaps and run the emulator until it is told to stop."""
     # A session of its own: Ctrl-C in the terminal that started the cloud does not reach it.
@@ -224,6 +236,7 @@ def main() -> None:
     lambda_svc._emit_lambda_logs = with_log_permission(lambda_svc._emit_lambda_logs)
     lambda_svc._route_async_failure = with_destination_permission(lambda_svc._route_async_failure)
     iam_actions.extract_iam_action = with_all_actions(iam_actions.extract_iam_action)
+    iam_actions.extract_resource_arn = with_readable_body(iam_actions.extract_resource_arn)
     app.pin_request_origin = with_secure_transport(app.pin_request_origin)
     app.main()
 
