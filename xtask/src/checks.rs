@@ -165,9 +165,13 @@ async fn end_to_end(progress: Progress) -> Result<()> {
     let outcome = interruptible(async {
         let cloud = cloud::up(&name, Profile::Release).await?;
         let mut tests = cargo();
-        tests
-            .current_dir(root())
-            .args(["test", "--package", "end-to-end", "--locked"]);
+        tests.current_dir(root()).args([
+            "test",
+            "--package",
+            "end-to-end",
+            "--locked",
+            "--no-fail-fast",
+        ]);
         run(tests.env(cloud::STATE_FILE, cloud.state_file()?)).await
     })
     .await;

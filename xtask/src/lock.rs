@@ -1,6 +1,7 @@
 //! A lock file: one task at a time, even across processes, freed when its holder dies.
 
 use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -42,7 +43,12 @@ impl Lock {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
         }
-        let file = File::create(path).map_err(Error::file("create", path))?;
+        let file = match File::create(path) {
+            Ok(file) => file,
+            // Another task's clean-up took the folder away in between.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::file("create", path)(error)),
+        };
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),

@@ -48,11 +48,15 @@ pub(super) fn of(folder: &Path) -> io::Result<Vec<i32>> {
 /// Ends all of them. There is nothing they would save: what they write is removed next.
 pub(super) async fn end(folder: &Path) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
-    loop {
+    let mut looks_without_one = 0;
+    while looks_without_one < 2 {
         let pids = of(folder).map_err(Error::file("read", "/proc"))?;
-        if pids.is_empty() {
-            return Ok(());
-        }
+        // A process that is just being started shows no environment yet, so that one look may miss it.
+        looks_without_one = if pids.is_empty() {
+            looks_without_one + 1
+        } else {
+            0
+        };
         if Instant::now() > deadline {
             return Err(Error::Undead { pids });
         }
@@ -62,6 +66,7 @@ pub(super) async fn end(folder: &Path) -> Result<()> {
         }
         sleep(POLL).await;
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -81,6 +86,9 @@ mod tests {
         };
         let mut ours = sleeper(&folder);
         let mut other = sleeper(&folder.join("other"));
+        while of(&folder).unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
         end(&folder).await.unwrap();
         assert!(!ours.wait().unwrap().success());
         assert!(
