@@ -8,7 +8,7 @@ mod call;
 mod fault;
 mod reply;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -92,6 +92,8 @@ struct State {
     journal: Vec<Entry>,
     /// By message id.
     receipts: HashMap<String, Receipt>,
+    /// Every receipt handle that the emulator gave out.
+    issued: HashSet<String>,
     maximum_message_sizes: HashMap<String, usize>,
 }
 
@@ -528,7 +530,7 @@ impl Shared {
         for hop_by_hop in [header::CONNECTION, header::TRANSFER_ENCODING] {
             headers.remove(hop_by_hop);
         }
-        let answer = self
+        let mut answer = self
             .exchange(call, headers, body)
             .await
             .map_err(|failure| {
@@ -539,7 +541,43 @@ impl Shared {
         if call.is("sqs:ReceiveMessage") && *effect {
             self.note_receipts(call, &answer.body);
         }
+        if call.is("sqs:DeleteMessageBatch") && *effect {
+            self.forgive_late_deletes(call, &mut answer);
+        }
         Ok(answer)
+    }
+
+    /// Answers the deletion of a message that is deleted already, or was received again since, as SQS does.
+    ///
+    /// "You must provide the most recently received `ReceiptHandle` for the message (otherwise, the request succeeds,
+    /// but the message will not be deleted)" (Amazon SQS API Reference, `DeleteMessage`); the emulator refuses it.
+    fn forgive_late_deletes(&self, call: &Call, answer: &mut Answer) {
+        let handles: HashMap<String, String> = call
+            .entries()
+            .iter()
+            .filter_map(|entry| {
+                let text = |field: &str| entry[field].as_str().map(str::to_owned);
+                Some((text("Id")?, text("ReceiptHandle")?))
+            })
+            .collect();
+        let Ok(mut result) = serde_json::from_slice::<Value>(&answer.body) else {
+            return;
+        };
+        let (Value::Array(failed), Value::Array(mut successful)) =
+            (result["Failed"].take(), result["Successful"].take())
+        else {
+            return;
+        };
+        let state = self.state();
+        let (late, failed): (Vec<_>, Vec<_>) = failed.into_iter().partition(|entry| {
+            let handle = entry["Id"].as_str().and_then(|id| handles.get(id));
+            entry["Code"] == "ReceiptHandleIsInvalid"
+                && handle.is_some_and(|handle| state.issued.contains(handle))
+        });
+        successful.extend(late.iter().map(|entry| json!({"Id": entry["Id"]})));
+        let result = json!({"Successful": successful, "Failed": failed});
+        answer.body = result.to_string().into();
+        answer.headers.remove(header::CONTENT_LENGTH);
     }
 
     async fn exchange(&self, call: &Call, headers: HeaderMap, body: Bytes) -> Result<Answer> {
@@ -575,6 +613,7 @@ impl Shared {
                     queue_url: queue_url.clone(),
                     handle: handle.to_owned(),
                 };
+                state.issued.insert(handle.to_owned());
                 state.receipts.insert(id.to_owned(), receipt);
             }
         }

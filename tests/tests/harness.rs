@@ -6,7 +6,8 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_lambda::operation::invoke::InvokeError;
 use aws_sdk_sqs::error::ProvideErrorMetadata as _;
 use aws_sdk_sqs::types::{
-    MessageSystemAttributeName, SendMessageBatchRequestEntry, SendMessageBatchResultEntry,
+    DeleteMessageBatchRequestEntry, MessageSystemAttributeName, SendMessageBatchRequestEntry,
+    SendMessageBatchResultEntry,
 };
 use end_to_end::Result;
 use end_to_end::cloud::{Clients, Cloud};
@@ -410,7 +411,7 @@ async fn chosen_entries_of_a_batch_fail_and_the_others_take_effect() -> Result {
         let mut deleting = aws.sqs.delete_message_batch().queue_url(&queue.url);
         for (id, message) in received.iter().enumerate() {
             deleting = deleting.entries(
-                aws_sdk_sqs::types::DeleteMessageBatchRequestEntry::builder()
+                DeleteMessageBatchRequestEntry::builder()
                     .id(id.to_string())
                     .receipt_handle(&message.handle)
                     .build()?,
@@ -654,6 +655,37 @@ async fn what_a_dead_client_received_can_be_given_back() -> Result {
         world.give_back(&proxy).await?;
         assert_eq!(world.depth(&queue).await?.visible, 12);
         assert_eq!(world.drain(&queue).await?.len(), 12);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_deletion_answers_success_also_when_it_comes_late() -> Result {
+    scenario("late", async |world| {
+        let proxy = Proxy::start(&world.cloud).await?;
+        let aws = Clients::through(&world.cloud, proxy.endpoint()).await;
+        let queue = world.queue("q", Kind::Standard, &[]).await?;
+        world.seed(&queue, &[Seed::new("body")]).await?;
+        let received = aws
+            .sqs
+            .receive_message()
+            .queue_url(&queue.url)
+            .send()
+            .await?;
+        let handle = received.messages()[0]
+            .receipt_handle()
+            .during("the handle")?;
+        for (handle, deleted) in [(handle, true), (handle, true), ("made up", false)] {
+            let entry = DeleteMessageBatchRequestEntry::builder()
+                .id("0")
+                .receipt_handle(handle)
+                .build()?;
+            let request = aws.sqs.delete_message_batch().queue_url(&queue.url);
+            let answer = request.entries(entry).send().await?;
+            assert_eq!(answer.successful().len() == 1, deleted, "{answer:?}");
+            assert_eq!(answer.failed().len() == 1, !deleted, "{answer:?}");
+        }
         Ok(())
     })
     .await

@@ -95,8 +95,10 @@ impl Remediation for DlqReplay {
             .get("account")
             .and_then(|account| serde_json::from_value(account.clone()).ok());
         let balances = account.is_some_and(|account| account.balance().is_ok());
-        // A lost answer to a receive hides messages that nobody holds until their visibility ends.
-        let hidden = done.evidence["lost_receives"] != 0 && left.in_flight > 0;
+        // A lost answer to a receive, or an attempt that failed, hides messages that nobody holds until
+        // their visibility ends.
+        let hides = done.evidence["lost_receives"] != 0 || done.evidence["after_a_failure"] == true;
+        let hidden = hides && left.in_flight > 0;
         let holds = balances && !hidden;
         Ok(Verified {
             holds,

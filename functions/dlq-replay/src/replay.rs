@@ -48,6 +48,9 @@ const REMEMBERED: usize = 2_000;
 struct Progress {
     account: Account,
     canary_passed: bool,
+    /// Messages that this run delivered and could not remove yet.
+    #[serde(default)]
+    unremoved: BTreeSet<String>,
     /// An attempt died: what it had in hand may have been delivered.
     died: bool,
     failures: BTreeMap<String, Failures>,
@@ -128,8 +131,8 @@ enum Fared {
 struct Delivery {
     message: InHand,
     fared: Fared,
-    /// An answer was lost on the way, and nothing suppresses a second copy.
-    ambiguous: bool,
+    /// How many answers were lost on the way: each may stand for a copy that arrived.
+    lost_answers: u64,
     told_in_ledger: bool,
 }
 
@@ -706,17 +709,15 @@ impl<'a> Round<'a> {
         let mut clean = true;
         {
             let mut state = self.state();
-            let died = state.progress.died;
             for delivery in deliveries {
                 let Delivery {
                     message,
                     fared,
-                    ambiguous,
+                    lost_answers,
                     told_in_ledger,
                 } = delivery;
-                let again = died && message.receive_count > 1;
-                if ambiguous && !again && !fifo {
-                    state.progress.account.possible_duplicates += 1;
+                if !fifo {
+                    state.progress.account.possible_duplicates += lost_answers;
                 }
                 let Fared::Delivered(new_id) = fared else {
                     clean = false;
@@ -781,13 +782,12 @@ impl<'a> Round<'a> {
             for Delivery {
                 message,
                 fared,
-                ambiguous,
+                lost_answers,
                 told_in_ledger,
             } in deliveries
             {
-                let again = state.progress.died && message.receive_count > 1;
-                if ambiguous && !again && !is_fifo(&self.plan.quarantine) {
-                    state.progress.account.possible_duplicates += 1;
+                if !is_fifo(&self.plan.quarantine) {
+                    state.progress.account.possible_duplicates += lost_answers;
                 }
                 let Fared::Delivered(new_id) = fared else {
                     clean = false;
@@ -854,7 +854,7 @@ impl<'a> Round<'a> {
             .map(|(message, out)| Delivery {
                 message,
                 fared: Fared::NotDelivered,
-                ambiguous: false,
+                lost_answers: 0,
                 told_in_ledger: out.told_in_ledger,
             })
             .collect();
@@ -896,7 +896,7 @@ impl<'a> Round<'a> {
                         Kind::Throttled => self.state().pace.learn(Feedback::Throttled),
                         Kind::Unknown | Kind::Conflict => {
                             for at in &left {
-                                deliveries[*at].ambiguous = true;
+                                deliveries[*at].lost_answers += 1;
                             }
                         }
                         Kind::Denied | Kind::NotFound | Kind::Rejected => {
@@ -921,7 +921,7 @@ impl<'a> Round<'a> {
         let mut delivery = Delivery {
             message,
             fared: Fared::NotDelivered,
-            ambiguous: false,
+            lost_answers: 0,
             told_in_ledger: true,
         };
         for attempt in 0..SENDS {
@@ -934,7 +934,7 @@ impl<'a> Round<'a> {
                     self.state().last_trouble = error.to_string();
                     match error.kind {
                         Kind::Throttled => self.state().pace.learn(Feedback::Throttled),
-                        Kind::Unknown | Kind::Conflict => delivery.ambiguous = true,
+                        Kind::Unknown | Kind::Conflict => delivery.lost_answers += 1,
                         Kind::Rejected => break,
                         Kind::Denied | Kind::NotFound => {
                             self.stop_on(&ReplayError::Aws(error));
@@ -976,14 +976,17 @@ impl<'a> Round<'a> {
             for (at, message) in messages.iter().enumerate() {
                 if !left.contains(&at) {
                     state.memory.delivered.remove(&message.id);
+                    state.progress.unremoved.remove(&message.id);
                     if earlier {
                         state.progress.account.removed_after_earlier_delivery += 1;
                     }
                 } else if !earlier {
-                    state.progress.account.delivered_but_not_removed += 1;
+                    state.progress.unremoved.insert(message.id.clone());
                     state.memory.delivered.insert(message.id.clone());
                 }
             }
+            state.progress.account.delivered_but_not_removed =
+                state.progress.unremoved.len() as u64;
             while state.memory.delivered.len() > REMEMBERED {
                 state.memory.delivered.pop_first();
             }
@@ -1101,7 +1104,7 @@ impl<'a> Round<'a> {
             metric("MessagesReturned", account.returned()),
             metric("PossibleDuplicates", account.possible_duplicates),
         ];
-        let evidence = json!({"account": account, "failures": failures, "lost_receives": state.lost_receives, "ended_at": now});
+        let evidence = json!({"account": account, "failures": failures, "lost_receives": state.lost_receives, "after_a_failure": self.permit.attempt() > 1, "ended_at": now});
         let summary = account.summary();
         let mut progress = state.progress;
         // Messages given back are received anew by whoever comes next.
