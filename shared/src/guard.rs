@@ -114,7 +114,7 @@ pub struct Record {
     /// How far the transition is.
     pub status: Status,
     /// The Lambda request that works on it. Lambda keeps the id over its own retries of an
-    /// asynchronous invocation, and never runs two attempts of one request at a time.
+    /// asynchronous invocation; that two of them do not run at a time is taken for granted.
     pub request_id: String,
     /// The fencing token of the lease it was claimed under.
     pub token: u64,
