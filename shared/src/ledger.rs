@@ -437,17 +437,6 @@ impl Ledger {
         self.fenced(permit, vec![write]).await
     }
 
-    /// Writes lines to the timeline of the permit's incident.
-    pub async fn tell(
-        &self,
-        permit: &Permit,
-        entries: &[Entry],
-        now: DateTime<Utc>,
-    ) -> Result<(), LedgerError> {
-        let writes = self.lines(permit, entries, 100, now)?;
-        self.fenced(permit, writes).await
-    }
-
     /// Ends a round: record, lease, history and timeline in one transaction under the fencing token.
     pub async fn finish(
         &self,

@@ -1192,7 +1192,6 @@ impl<R: Remediation> Runtime<R> {
             .event_bus_name(&self.suite.settings.event_bus)
             .source("forgeguard")
             .detail_type("Forgeguard Remediation Outcome")
-            .resources(&event.alarm_arn)
             .set_resources(Some(vec![event.alarm_arn.clone(), report.resource.clone()]))
             .detail(told)
             .build();

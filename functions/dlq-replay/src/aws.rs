@@ -241,29 +241,12 @@ impl Aws {
         function: &str,
         payload: String,
     ) -> Result<Option<String>, AwsError> {
-        use aws_sdk_lambda::operation::RequestId as _;
-        self.lambda_once
-            .invoke()
-            .function_name(function)
-            .invocation_type(InvocationType::Event)
-            .payload(payload.into_bytes().into())
-            .send()
-            .await
-            .map(|answer| answer.request_id().map(str::to_owned))
-            .map_err(|error| AwsError::new("lambda:InvokeFunction", function, &error))
+        invoke(&self.lambda_once, function, payload).await
     }
 
     /// Invokes a function asynchronously, trying again: for an event whose second delivery does nothing.
     pub async fn invoke_surely(&self, function: &str, payload: String) -> Result<(), AwsError> {
-        self.lambda
-            .invoke()
-            .function_name(function)
-            .invocation_type(InvocationType::Event)
-            .payload(payload.into_bytes().into())
-            .send()
-            .await
-            .map(|_| ())
-            .map_err(|error| AwsError::new("lambda:InvokeFunction", function, &error))
+        invoke(&self.lambda, function, payload).await.map(drop)
     }
 
     /// Removes messages and gives the positions of those that are still there.
@@ -337,4 +320,21 @@ impl Aws {
         }
         Ok(released)
     }
+}
+
+async fn invoke(
+    client: &aws_sdk_lambda::Client,
+    function: &str,
+    payload: String,
+) -> Result<Option<String>, AwsError> {
+    use aws_sdk_lambda::operation::RequestId as _;
+    client
+        .invoke()
+        .function_name(function)
+        .invocation_type(InvocationType::Event)
+        .payload(payload.into_bytes().into())
+        .send()
+        .await
+        .map(|answer| answer.request_id().map(str::to_owned))
+        .map_err(|error| AwsError::new("lambda:InvokeFunction", function, &error))
 }

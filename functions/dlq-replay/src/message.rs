@@ -182,8 +182,6 @@ pub enum Kept {
     Undelivered,
     /// An earlier message of its FIFO group stays, and the order within a group is kept.
     BehindInGroup,
-    /// The run ended before its turn came.
-    OutOfTime,
     /// The run stopped.
     Stopped,
 }
@@ -197,7 +195,6 @@ impl Kept {
             Self::ArrivedLater => "arrived_later",
             Self::Undelivered => "undelivered",
             Self::BehindInGroup => "behind_in_group",
-            Self::OutOfTime => "out_of_time",
             Self::Stopped => "stopped",
         }
     }
@@ -382,17 +379,10 @@ pub fn outgoing(
     )
 }
 
-/// Makes a message ready for the quarantine, with the reason beside it.
+/// Why a message is quarantined, and what it was, for whoever mends it.
 #[must_use]
-pub fn quarantined(
-    index: usize,
-    message: &InHand,
-    plan: &Plan,
-    poison: Poison,
-    why: &str,
-    run_id: &str,
-) -> Option<Outgoing> {
-    let reason = serde_json::json!({
+pub fn reason(message: &InHand, plan: &Plan, poison: Poison, why: &str, run_id: &str) -> Value {
+    serde_json::json!({
         "reason": poison.name(),
         "why": why,
         "source": plan.source,
@@ -401,7 +391,18 @@ pub fn quarantined(
         "message_id": message.id,
         "run_id": run_id,
     })
-    .to_string();
+}
+
+/// Makes a message ready for the quarantine, with the reason beside it.
+#[must_use]
+pub fn quarantined(
+    index: usize,
+    message: &InHand,
+    plan: &Plan,
+    reason: &Value,
+    run_id: &str,
+) -> Option<Outgoing> {
+    let reason = reason.to_string();
     let room = message.has_room(QUARANTINED, &reason, plan.quarantine_max_message_bytes);
     let label = room.then_some((QUARANTINED, reason));
     build(index, message, &plan.quarantine, label, run_id, !room)

@@ -157,10 +157,7 @@ impl<'a> Round<'a> {
         permit: &'a Permit,
         work: &'a Work<'a>,
     ) -> Result<Self, ReplayError> {
-        let schema = schema
-            .map(jsonschema::validator_for)
-            .transpose()
-            .map_err(|error| ReplayError::Schema(error.to_string()))?;
+        let schema = compiled(schema)?;
         let mut progress: Progress = permit
             .progress()
             .and_then(|progress| serde_json::from_value(progress.clone()).ok())
@@ -441,25 +438,14 @@ impl<'a> Round<'a> {
     }
 
     fn trouble(&self, error: &AwsError) {
-        let mut state = self.state();
         let feedback = if error.kind == Kind::Throttled {
             Feedback::Throttled
         } else {
             Feedback::Failed
         };
-        state.pace.learn(feedback);
+        let mut state = self.state();
         state.last_trouble = error.to_string();
-        state.troubles += 1;
-        if state.troubles >= TROUBLES {
-            let error = format!(
-                "{TROUBLES} batches in a row failed, the last with: {}",
-                state.last_trouble
-            );
-            state.stop.get_or_insert(Stop::Fail {
-                error,
-                retryable: true,
-            });
-        }
+        state.trouble(feedback, "failed");
     }
 
     /// Counts what is new; gives what was delivered before and only has to be removed.
@@ -552,18 +538,7 @@ impl<'a> Round<'a> {
             state.pace.learn(Feedback::Delivered);
             Batch::Worked
         } else {
-            state.troubles += 1;
-            state.pace.learn(Feedback::Failed);
-            if state.troubles >= TROUBLES {
-                let error = format!(
-                    "{TROUBLES} batches in a row could not be delivered in full, the last with: {}",
-                    state.last_trouble
-                );
-                state.stop.get_or_insert(Stop::Fail {
-                    error,
-                    retryable: true,
-                });
-            }
+            state.trouble(Feedback::Failed, "could not be delivered in full");
             Batch::Troubled
         }
     }
@@ -704,8 +679,25 @@ impl<'a> Round<'a> {
                 .collect();
             self.send_all(arn, ready).await
         };
+        self.conclude(deliveries, fifo, |account, message, new_id| {
+            count(&mut account.replayed, arn.as_str());
+            Some((new_id?, counts.get(&message.id).copied().unwrap_or(1)))
+        })
+        .await
+    }
+
+    /// Accounts for deliveries, removes what arrived, and keeps what did not; whether all arrived.
+    ///
+    /// `tell` counts a delivered message, and gives what the ledger keeps of one that has no room for it:
+    /// the id is that of the new message.
+    async fn conclude<T: Serialize>(
+        &self,
+        deliveries: Vec<Delivery>,
+        fifo: bool,
+        mut tell: impl FnMut(&mut Account, &InHand, Option<String>) -> Option<(String, T)>,
+    ) -> bool {
         let mut to_remove = Vec::new();
-        let mut to_count = Vec::new();
+        let mut to_keep = Vec::new();
         let mut clean = true;
         {
             let mut state = self.state();
@@ -724,15 +716,13 @@ impl<'a> Round<'a> {
                     state.keep(message, Kept::Undelivered);
                     continue;
                 };
-                if told_in_ledger && let Some(new_id) = new_id {
-                    to_count.push((new_id, counts.get(&message.id).copied().unwrap_or(1)));
-                }
-                count(&mut state.progress.account.replayed, arn.as_str());
+                let kept = tell(&mut state.progress.account, &message, new_id);
+                to_keep.extend(kept.filter(|_| told_in_ledger));
                 state.settle(&message);
                 to_remove.push(message);
             }
         }
-        tokio::join!(self.store(to_count), self.remove(to_remove, false));
+        tokio::join!(self.store(to_keep), self.remove(to_remove, false));
         clean
     }
 
@@ -761,57 +751,30 @@ impl<'a> Round<'a> {
         )
         .await;
         let run_id = self.permit.run_id();
-        let reasons: HashMap<String, (Poison, String)> = messages
+        let reasons: HashMap<String, (Poison, Value)> = messages
             .iter()
-            .map(|(message, poison, why)| (message.id.clone(), (*poison, why.clone())))
+            .map(|(message, poison, why)| {
+                let reason = message::reason(message, self.plan, *poison, why, run_id);
+                (message.id.clone(), (*poison, reason))
+            })
             .collect();
         let ready = messages
             .into_iter()
             .enumerate()
-            .filter_map(|(index, (message, poison, why))| {
-                let out = message::quarantined(index, &message, self.plan, poison, &why, run_id);
+            .filter_map(|(index, (message, ..))| {
+                let (_, reason) = &reasons[&message.id];
+                let out = message::quarantined(index, &message, self.plan, reason, run_id);
                 self.ready(message, out)
             })
             .collect();
         let deliveries = self.send_all(&self.plan.quarantine, ready).await;
-        let mut to_remove = Vec::new();
-        let mut to_tell = Vec::new();
-        let mut clean = true;
-        {
-            let mut state = self.state();
-            for Delivery {
-                message,
-                fared,
-                lost_answers,
-                told_in_ledger,
-            } in deliveries
-            {
-                if !is_fifo(&self.plan.quarantine) {
-                    state.progress.account.possible_duplicates += lost_answers;
-                }
-                let Fared::Delivered(new_id) = fared else {
-                    clean = false;
-                    state.keep(message, Kept::Undelivered);
-                    continue;
-                };
-                let Some((poison, why)) = reasons.get(&message.id) else {
-                    continue;
-                };
-                if told_in_ledger && let Some(new_id) = new_id {
-                    let reason = json!({
-                        "reason": poison.name(), "why": why, "source": self.plan.source,
-                        "origin": message.origin, "group": message.group,
-                        "message_id": message.id, "run_id": run_id,
-                    });
-                    to_tell.push((format!("quarantined#{new_id}"), reason));
-                }
-                count(&mut state.progress.account.quarantined, poison.name());
-                state.settle(&message);
-                to_remove.push(message);
-            }
-        }
-        tokio::join!(self.store(to_tell), self.remove(to_remove, false));
-        clean
+        let fifo = is_fifo(&self.plan.quarantine);
+        self.conclude(deliveries, fifo, |account, message, new_id| {
+            let (poison, reason) = &reasons[&message.id];
+            count(&mut account.quarantined, poison.name());
+            Some((format!("quarantined#{}", new_id?), reason.clone()))
+        })
+        .await
     }
 
     /// A message with its entry, or none when the entry could not be built; it is kept then.
@@ -1126,6 +1089,22 @@ impl<'a> Round<'a> {
 }
 
 impl State {
+    /// Slows down, and stops when too many batches in a row met trouble; `how` tells what became of them.
+    fn trouble(&mut self, feedback: Feedback, how: &str) {
+        self.pace.learn(feedback);
+        self.troubles += 1;
+        if self.troubles >= TROUBLES {
+            let error = format!(
+                "{TROUBLES} batches in a row {how}, the last with: {}",
+                self.last_trouble
+            );
+            self.stop.get_or_insert(Stop::Fail {
+                error,
+                retryable: true,
+            });
+        }
+    }
+
     fn settle(&mut self, message: &InHand) {
         self.in_hand.remove(&message.id);
         self.settled.insert(message.id.clone());
@@ -1162,6 +1141,13 @@ fn waves(messages: Vec<InHand>, fifo: bool) -> Vec<Vec<InHand>> {
     waves
 }
 
+fn compiled(schema: Option<&Value>) -> Result<Option<jsonschema::Validator>, ReplayError> {
+    schema
+        .map(jsonschema::validator_for)
+        .transpose()
+        .map_err(|error| ReplayError::Schema(error.to_string()))
+}
+
 /// What the policy would make of a few messages, which are given back at once.
 pub async fn rehearse(
     aws: &Aws,
@@ -1176,10 +1162,7 @@ pub async fn rehearse(
             "no message was looked at, since dry_run_sample is 0".to_owned(),
         ]);
     }
-    let schema = schema
-        .map(jsonschema::validator_for)
-        .transpose()
-        .map_err(|error| ReplayError::Schema(error.to_string()))?;
+    let schema = compiled(schema)?;
     let messages = aws
         .receive(&plan.source, u32::from(sample), 0, HIDDEN_SECONDS)
         .await
