@@ -9,6 +9,8 @@
 //! };
 //! ```
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -19,6 +21,12 @@ use crate::policy::Limits;
 
 /// How far an event may be ahead of this function's clock.
 const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(5);
+/// A run that could not say for this long that it is alive starts nothing more.
+const UNHEARD: TimeDelta = TimeDelta::seconds(20);
+/// A run that has not been heard of for this long is dead to a retry of its own request: what it started
+/// last is over by then, since no call outlives the SDK's operation timeout of 25 s. Lambda waits a minute
+/// before its first retry, so that a retry never comes too early.
+const SILENCE: TimeDelta = TimeDelta::seconds(50);
 
 /// The right to change one target, issued by the guard after its claim was written to the ledger.
 ///
@@ -33,8 +41,11 @@ pub struct Permit {
     pub(crate) token: u64,
     pub(crate) round: u32,
     pub(crate) attempt: u32,
+    pub(crate) follows_a_death: bool,
     pub(crate) started_at: DateTime<Utc>,
     pub(crate) held_until: DateTime<Utc>,
+    /// When the ledger last took a heartbeat, in epoch milliseconds.
+    pub(crate) heard_at: AtomicI64,
     pub(crate) history: History,
     pub(crate) record_key: String,
     pub(crate) request_id: String,
@@ -66,10 +77,16 @@ impl Permit {
         self.round
     }
 
-    /// Which attempt of this round this is, from 1. Above 1, an earlier attempt died without a word.
+    /// Which attempt of this round this is, from 1.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt
+    }
+
+    /// Whether the attempt before this one died without a word, so that its last deeds are in no report.
+    #[must_use]
+    pub fn follows_a_death(&self) -> bool {
+        self.follows_a_death
     }
 
     /// When the run's first attempt began.
@@ -78,10 +95,23 @@ impl Permit {
         self.started_at
     }
 
-    /// Until when the lease is held. Nothing may be changed after.
+    /// Until when the lease is held. Nothing may be changed after. It moves on with every heartbeat, and
+    /// comes to lie in the past when another run has taken the lease over.
     #[must_use]
     pub fn held_until(&self) -> DateTime<Utc> {
-        self.held_until
+        DateTime::from_timestamp_millis(self.heard_at.load(Ordering::Relaxed))
+            .unwrap_or_default()
+            .checked_add_signed(UNHEARD)
+            .map_or(self.held_until, |until| until.min(self.held_until))
+    }
+
+    pub(crate) fn heard(&self, at: DateTime<Utc>) {
+        self.heard_at
+            .store(at.timestamp_millis(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn lost(&self) {
+        self.heard_at.store(0, Ordering::Relaxed);
     }
 
     /// What earlier rounds or attempts saved.
@@ -114,7 +144,7 @@ pub struct Record {
     /// How far the transition is.
     pub status: Status,
     /// The Lambda request that works on it. Lambda keeps the id over its own retries of an
-    /// asynchronous invocation; that two of them do not run at a time is taken for granted.
+    /// asynchronous invocation, and can deliver one request twice at a time.
     pub request_id: String,
     /// The fencing token of the lease it was claimed under.
     pub token: u64,
@@ -174,6 +204,15 @@ pub struct Lease {
     pub run_id: String,
     /// Until when; in the past when it was given back.
     pub held_until: DateTime<Utc>,
+}
+
+/// The sign of life of the lease's holder: written with the claim, and every few seconds while it works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// The fencing token of the lease that it was given under.
+    pub token: u64,
+    /// When.
+    pub at: DateTime<Utc>,
 }
 
 /// What a remediation has done to a target lately. Written only by the holder of the lease.
@@ -263,6 +302,8 @@ pub struct Facts {
     pub record: Option<Record>,
     /// The target's lease.
     pub lease: Option<Lease>,
+    /// The last sign of life of the lease's holder.
+    pub heartbeat: Option<Heartbeat>,
     /// The remediation's history on the target.
     pub history: History,
     /// The alarm's state.
@@ -283,6 +324,15 @@ pub enum LiveAlarm {
     },
     /// It was deleted.
     Gone,
+}
+
+impl Facts {
+    /// When the run that works on the record was last heard of; `None` when it has lost the lease.
+    fn heard_at(&self, record: &Record) -> Option<DateTime<Utc>> {
+        self.heartbeat
+            .filter(|heartbeat| heartbeat.token == record.token)
+            .map(|heartbeat| heartbeat.at)
+    }
 }
 
 /// All that a decision rests on.
@@ -333,6 +383,8 @@ pub struct Grounds {
     pub round: u32,
     /// The attempt at the round, from 1.
     pub attempt: u32,
+    /// Whether the attempt before died without a word.
+    pub follows_a_death: bool,
     /// When the run's first attempt began.
     pub started_at: DateTime<Utc>,
     /// Alarms in a row that followed our own action.
@@ -435,6 +487,7 @@ fn begin(question: &Question<'_>) -> Result<Grounds, Verdict> {
         return Ok(Grounds {
             round: 1,
             attempt: 1,
+            follows_a_death: false,
             started_at: now,
             refires: refires(question),
             progress: None,
@@ -443,11 +496,16 @@ fn begin(question: &Question<'_>) -> Result<Grounds, Verdict> {
     let resumed = |round, attempt| Grounds {
         round,
         attempt,
+        follows_a_death: record.status == Status::InProgress,
         started_at: record.started_at,
         refires: 0,
         progress: record.progress.clone(),
     };
-    let dead = record.request_id == question.request_id || record.claimed_until <= now;
+    let same_request = record.request_id == question.request_id;
+    let ended_by_lambda = record.claimed_until <= now;
+    let heard_at = facts.heard_at(record);
+    let silent = heard_at.is_none_or(|heard_at| heard_at + SILENCE <= now);
+    let dead = ended_by_lambda || (same_request && silent);
     match (record.status, round) {
         (Status::Failed, None) => Ok(resumed(record.round, record.attempt + 1)),
         (Status::Failed, Some(round)) if round == record.round => {
@@ -459,7 +517,12 @@ fn begin(question: &Question<'_>) -> Result<Grounds, Verdict> {
         }
         (Status::InProgress, None) if dead => Ok(resumed(record.round, record.attempt + 1)),
         // The invocation that was to carry on could not be asked for, or never came.
-        (Status::Continuing, None) if dead => Ok(resumed(record.round + 1, 1)),
+        (Status::Continuing, None) if ended_by_lambda || same_request => {
+            Ok(resumed(record.round + 1, 1))
+        }
+        // Either this is a retry of a worker that died a moment ago, or Lambda delivered one request
+        // twice. Failing brings the event back, and by then it is plain which.
+        (Status::InProgress, _) if same_request => Err(come_again(record, heard_at, now)),
         (_, Some(round)) => Err(skip(
             Rule::Duplicate,
             format!(
@@ -476,6 +539,21 @@ fn begin(question: &Question<'_>) -> Result<Grounds, Verdict> {
             ),
         )),
     }
+}
+
+fn come_again(record: &Record, heard_at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Verdict {
+    let ago = heard_at.map_or(0, |heard_at| (now - heard_at).num_seconds());
+    Verdict::Refuse(Box::new(Refusal {
+        outcome: Outcome::Failed {
+            error: format!(
+                "an earlier delivery of this request, {}, was at work on the transition {ago} s ago; after {} s of silence another takes over: deliver the event again",
+                record.request_id,
+                SILENCE.num_seconds()
+            ),
+            retryable: true,
+        },
+        breaker: None,
+    }))
 }
 
 fn stale(question: &Question<'_>) -> Option<Verdict> {
@@ -695,4 +773,39 @@ pub(crate) fn noted(alarm: &AlarmState, event: &AlarmEvent, limits: &Limits) -> 
 
 fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_held_from_heartbeat_to_heartbeat_and_never_beyond_its_end() {
+        let at = |second| DateTime::UNIX_EPOCH + TimeDelta::seconds(second);
+        let permit = Permit {
+            remediation: "dlq-replay",
+            target: String::new(),
+            resource: String::new(),
+            run_id: String::new(),
+            incident_id: String::new(),
+            token: 1,
+            round: 1,
+            attempt: 1,
+            follows_a_death: false,
+            started_at: at(100),
+            held_until: at(140),
+            heard_at: at(100).timestamp_millis().into(),
+            history: History::default(),
+            record_key: String::new(),
+            request_id: String::new(),
+            progress: None,
+        };
+        assert_eq!(permit.held_until(), at(120));
+        permit.heard(at(110));
+        assert_eq!(permit.held_until(), at(130));
+        permit.heard(at(130));
+        assert_eq!(permit.held_until(), at(140));
+        permit.lost();
+        assert!(permit.held_until() < at(100));
+    }
 }

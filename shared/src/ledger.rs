@@ -5,6 +5,7 @@
 //! | `switch` | `global`, `remediation#<name>`, `target#<arn>` | a kill switch; on while the item is there, unless its `engaged` is false | the operator |
 //! | `transition#<remediation>#<arn>#<transition>` | `record` | the idempotency record of one alarm transition on one target | the run that claimed it |
 //! | `target#<arn>` | `lease` | the one hand on the target, with its fencing token | the run that claimed it |
+//! | `target#<arn>` | `heartbeat` | the sign of life of the lease's holder | the holder of the lease |
 //! | `target#<arn>` | `history#<remediation>` | actions, breaker, the remediation's memory | the holder of the lease |
 //! | `target#<arn>` | `snapshot#<remediation>` | the state before, until it is restored | the holder of the lease |
 //! | `alarm#<arn>` | `state` | the open incident and the latest transitions | any run, by optimistic locking |
@@ -31,8 +32,8 @@ use thiserror::Error;
 use crate::alarm::{AlarmEvent, State};
 use crate::aws_error::AwsError;
 use crate::guard::{
-    self, Action, Engaged, Facts, Grounds, History, Lease, OpenBreaker, Permit, Record, Snapshot,
-    Status,
+    self, Action, Engaged, Facts, Grounds, Heartbeat, History, Lease, OpenBreaker, Permit, Record,
+    Snapshot, Status,
 };
 use crate::outcome::{Report, Rule};
 use crate::policy::Limits;
@@ -250,6 +251,7 @@ impl Ledger {
         keys.extend([
             (record.as_str(), "record"),
             (target.as_str(), "lease"),
+            (target.as_str(), "heartbeat"),
             (target.as_str(), history.as_str()),
             (target.as_str(), snapshot.as_str()),
             (alarm.as_str(), "state"),
@@ -262,6 +264,7 @@ impl Ledger {
                 .find_map(|(sk, rule)| engaged(find("switch", sk)?, *rule)),
             record: body(find(&record, "record"))?,
             lease: body(find(&target, "lease"))?,
+            heartbeat: body(find(&target, "heartbeat"))?,
             history: body(find(&target, &history))?.unwrap_or_default(),
             alarm: body(find(&alarm, "state"))?.unwrap_or_default(),
             snapshot: body(find(&target, &snapshot))?,
@@ -296,7 +299,9 @@ impl Ledger {
             token: facts.lease.as_ref().map_or(0, |lease| lease.token) + 1,
             round: grounds.round,
             attempt: grounds.attempt,
+            follows_a_death: grounds.follows_a_death,
             started_at: grounds.started_at,
+            heard_at: now.timestamp_millis().into(),
             held_until: deadline + GRACE,
             history: guard::acted(&facts.history, place.limits, action),
             record_key: place.record_key(),
@@ -344,6 +349,7 @@ impl Ledger {
                     .mark("token", permit.token)
                     .only_if("token", facts.lease.as_ref().map(|lease| lease.token)),
             )?,
+            self.heartbeat(permit, now)?,
             self.put(history_item(
                 &target,
                 place.remediation,
@@ -418,6 +424,29 @@ impl Ledger {
             .transact(writes, &incident_id)
             .await?
             .then_some(incident_id))
+    }
+
+    /// Says that the permit's holder is alive.
+    pub async fn beat(&self, permit: &Permit, now: DateTime<Utc>) -> Result<(), LedgerError> {
+        let write = self.heartbeat(permit, now)?;
+        self.fenced(permit, vec![write]).await
+    }
+
+    fn heartbeat(
+        &self,
+        permit: &Permit,
+        now: DateTime<Utc>,
+    ) -> Result<TransactWriteItem, LedgerError> {
+        let heartbeat = Heartbeat {
+            token: permit.token,
+            at: now,
+        };
+        let target = permit.target_key();
+        self.put(
+            Written::new(&target, "heartbeat", &heartbeat, now + KEPT)
+                .mark("token", permit.token)
+                .unless_after("token", permit.token),
+        )
     }
 
     /// Saves progress under the permit's fencing token.
@@ -670,6 +699,10 @@ impl Ledger {
         put = match condition {
             Condition::Always => put,
             Condition::Absent => put.condition_expression("attribute_not_exists(pk)"),
+            Condition::NotAfter(name, number) => put
+                .condition_expression("attribute_not_exists(pk) OR #m <= :m")
+                .expression_attribute_names("#m", name)
+                .expression_attribute_values(":m", AttributeValue::N(number.to_string())),
             Condition::Holds(name, number, None) => put
                 .condition_expression("#m = :m")
                 .expression_attribute_names("#m", name)
@@ -814,6 +847,8 @@ struct Written<'a, T> {
 enum Condition {
     Always,
     Absent,
+    /// The item's number of this name is not greater than this, if the item is there at all.
+    NotAfter(&'static str, u64),
     /// The item's number of this name is this, and, where given, so is its status.
     Holds(&'static str, u64, Option<Status>),
 }
@@ -846,6 +881,12 @@ impl<'a, T> Written<'a, T> {
         self.condition = number.map_or(Condition::Absent, |number| {
             Condition::Holds(name, number, None)
         });
+        self
+    }
+
+    /// Writes unless `name` holds a greater number already.
+    fn unless_after(mut self, name: &'static str, number: u64) -> Self {
+        self.condition = Condition::NotAfter(name, number);
         self
     }
 

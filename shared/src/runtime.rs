@@ -1,5 +1,6 @@
 //! The one entry point of every function: from an event to a report, through the guard, whatever the remediation.
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::alarm::{self, AlarmError, AlarmEvent, Path, State};
@@ -30,6 +32,8 @@ const POLICY_FRESH: TimeDelta = TimeDelta::seconds(60);
 const POLICY_USABLE: TimeDelta = TimeDelta::minutes(15);
 /// What is kept of Lambda's time for the report.
 const RESERVE: TimeDelta = TimeDelta::seconds(5);
+/// How often a run in its work says that it is alive.
+const HEARTBEAT: Duration = Duration::from_secs(5);
 /// By when the next round of a run has begun, or is taken not to come.
 const NEXT_ROUND: TimeDelta = TimeDelta::minutes(2);
 /// By when a playbook has handed a continuation back, or is taken not to.
@@ -714,6 +718,7 @@ impl<R: Remediation> Runtime<R> {
         let kind = match &outcome {
             Outcome::Escalated { .. } => "escalated",
             Outcome::AlreadyInPlace { .. } => "recovered",
+            Outcome::Failed { .. } => "failed",
             Outcome::Skipped {
                 rule: Rule::DryRun, ..
             } => "dry-run",
@@ -841,10 +846,10 @@ impl<R: Remediation> Runtime<R> {
             deadline: deadline - RESERVE,
             ledger,
         };
-        let applied = self
+        let apply = self
             .remediation
-            .apply(&permit, &plan, &run.target.action, &work)
-            .await;
+            .apply(&permit, &plan, &run.target.action, &work);
+        let applied = self.while_beating(&permit, apply).await;
         steps.end("apply", clock.now());
         let mut done = applied.unwrap_or_else(|error| Done {
             end: remediation::End::Failed {
@@ -876,6 +881,30 @@ impl<R: Remediation> Runtime<R> {
                 .await,
             metrics,
         ))
+    }
+
+    /// Does the work, and tells the ledger all the while that it is being done.
+    async fn while_beating<T>(&self, permit: &Permit, work: impl Future<Output = T>) -> T {
+        tokio::select! {
+            worked = work => worked,
+            never = self.beat_on(permit) => match never {},
+        }
+    }
+
+    async fn beat_on(&self, permit: &Permit) -> Infallible {
+        let mut ticks = tokio::time::interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
+        loop {
+            ticks.tick().await;
+            let now = self.suite.clock.now();
+            match self.suite.ledger.beat(permit, now).await {
+                Ok(()) => permit.heard(now),
+                Err(error @ LedgerError::Fenced { .. }) => {
+                    tracing::error!(%error, "another run has taken over");
+                    permit.lost();
+                }
+                Err(error) => tracing::warn!(%error, "the ledger missed a heartbeat"),
+            }
+        }
     }
 
     async fn verify(
@@ -1115,10 +1144,10 @@ impl<R: Remediation> Runtime<R> {
             deadline: deadline - RESERVE,
             ledger,
         };
-        let reverted = self
+        let revert = self
             .remediation
-            .revert(&permit, &snapshot.state, &run.target.action, &work)
-            .await;
+            .revert(&permit, &snapshot.state, &run.target.action, &work);
+        let reverted = self.while_beating(&permit, revert).await;
         steps.end("revert", clock.now());
         let (outcome, status, evidence) = match reverted {
             Ok(reverted) => (
@@ -1192,7 +1221,13 @@ impl<R: Remediation> Runtime<R> {
             .event_bus_name(&self.suite.settings.event_bus)
             .source("forgeguard")
             .detail_type("Forgeguard Remediation Outcome")
-            .set_resources(Some(vec![event.alarm_arn.clone(), report.resource.clone()]))
+            .set_resources(Some(
+                [&event.alarm_arn, &report.resource]
+                    .into_iter()
+                    .filter(|arn| !arn.is_empty())
+                    .cloned()
+                    .collect(),
+            ))
             .detail(told)
             .build();
         match self

@@ -10,8 +10,8 @@ use proptest::prelude::*;
 use serde_json::json;
 use shared::alarm::{self, AlarmEvent, State};
 use shared::guard::{
-    Action, AlarmState, Engaged, Facts, History, Lease, LiveAlarm, OpenBreaker, Question, Record,
-    Status, Verdict, decide,
+    Action, AlarmState, Engaged, Facts, Heartbeat, History, Lease, LiveAlarm, OpenBreaker,
+    Question, Record, Status, Verdict, decide,
 };
 use shared::outcome::{Outcome, Report, Rule};
 use shared::policy::{Breaker, Budget, Flap, Limits};
@@ -323,12 +323,20 @@ fn an_alarm_of_another_kind_is_not_put_down_to_us() {
 #[test]
 fn a_dead_attempt_is_taken_over_and_a_live_one_is_left_alone() {
     let cases = [
-        // Lambda retries under the same request id, and only after the attempt has ended.
+        // A retry of the same request takes over once nothing was heard for a while, ...
         (
             record(Status::InProgress, "req-me", 100, 1),
             None,
-            10,
+            55,
             Some((1, 2)),
+        ),
+        // ... and not a second delivery while the first is at work.
+        (record(Status::InProgress, "req-me", 100, 1), None, 54, None),
+        (
+            record(Status::InProgress, "req-me", 100, 3),
+            Some(3),
+            54,
+            None,
         ),
         (
             record(Status::InProgress, "req-other", 100, 1),
@@ -375,7 +383,7 @@ fn a_dead_attempt_is_taken_over_and_a_live_one_is_left_alone() {
         (
             record(Status::InProgress, "req-me", 100, 3),
             Some(3),
-            10,
+            55,
             Some((3, 2)),
         ),
         (
@@ -394,6 +402,10 @@ fn a_dead_attempt_is_taken_over_and_a_live_one_is_left_alone() {
     for (record, round, now, expected) in cases {
         let facts = Facts {
             record: Some(record.clone()),
+            heartbeat: Some(Heartbeat {
+                token: record.token,
+                at: at(5),
+            }),
             ..Facts::default()
         };
         let verdict = ask(&event("ALARM", 0), LIVE, &facts, round, now);
@@ -401,12 +413,50 @@ fn a_dead_attempt_is_taken_over_and_a_live_one_is_left_alone() {
             Verdict::Proceed(grounds) => {
                 assert_eq!(grounds.progress, record.progress);
                 assert_eq!(grounds.started_at, at(0));
+                assert_eq!(grounds.follows_a_death, record.status == Status::InProgress);
                 Some((grounds.round, grounds.attempt))
             }
             _ => None,
         };
         assert_eq!(resumed, expected, "{record:?} {round:?} {now}");
     }
+}
+
+#[test]
+fn a_second_delivery_of_one_request_is_told_to_come_again() {
+    let facts = Facts {
+        record: Some(record(Status::InProgress, "req-me", 100, 1)),
+        heartbeat: Some(Heartbeat {
+            token: 7,
+            at: at(5),
+        }),
+        ..Facts::default()
+    };
+    let Verdict::Refuse(refusal) = ask(&event("ALARM", 0), LIVE, &facts, None, 10) else {
+        panic!()
+    };
+    let Outcome::Failed { error, retryable } = refusal.outcome else {
+        panic!("{:?}", refusal.outcome)
+    };
+    assert!(retryable);
+    assert!(
+        error.contains("req-me, was at work on the transition 5 s ago"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_worker_that_lost_the_lease_is_dead_to_its_retry() {
+    let facts = Facts {
+        record: Some(record(Status::InProgress, "req-me", 100, 1)),
+        heartbeat: Some(Heartbeat {
+            token: 8,
+            at: at(9),
+        }),
+        ..Facts::default()
+    };
+    let verdict = ask(&event("ALARM", 0), LIVE, &facts, None, 10);
+    assert!(matches!(verdict, Verdict::Proceed(_)), "{verdict:?}");
 }
 
 #[test]

@@ -63,6 +63,58 @@ async fn of_sixteen_deliveries_at_once_exactly_one_acts() -> Result {
     .await
 }
 
+/// Lambda's queue is eventually consistent, and can hand one request to two workers.
+#[tokio::test]
+async fn of_sixteen_deliveries_of_one_request_one_acts_and_the_others_ask_to_come_again() -> Result
+{
+    scenario("request", async |world| {
+        let case = Case::new(world, Kind::Standard, RUN_ONCE).await?;
+        let seeds = seeds();
+        world.dead_letter(&case.ingestion, &seeds).await?;
+        let proxy = case.proxy().await?;
+        // The first has claimed and received, and waits to send, while the others come.
+        let hold = Hold::default();
+        proxy.inject(Rule::new("sqs:SendMessageBatch", Fault::Hold(hold.clone())).first(1));
+        let run = case.run(&proxy).request_id("the same");
+        let first = run.clone().finish();
+        let others = async {
+            hold.arrived(1).await;
+            let others = join_all((1..AT_ONCE).map(|_| run.clone().finish())).await;
+            hold.release();
+            others
+        };
+        let (first, others) = tokio::join!(first, others);
+        let first = first?.report()?;
+        assert!(acted(&first), "{first}");
+        for other in others {
+            let other = other?;
+            assert!(other.answer.is_err(), "{:?}", other.answer);
+            let report = other.report()?;
+            assert_eq!(
+                (&report["outcome"], &report["retryable"]),
+                (&json!("Failed"), &json!(true)),
+                "{report}"
+            );
+        }
+        assert_eq!(world.told("claimed").await?, 1);
+
+        let again = run
+            .later_by(TimeDelta::minutes(1))
+            .finish()
+            .await?
+            .report()?;
+        assert_eq!(again["duplicate"], true, "{again}");
+        let found = case.found().await?;
+        assert!(
+            found.replayed(&seeds).balances(),
+            "{}",
+            found.replayed(&seeds)
+        );
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test]
 async fn of_sixteen_deliveries_in_a_crowd_exactly_one_acts() -> Result {
     scenario("crowd", async |world| {

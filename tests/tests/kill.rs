@@ -4,6 +4,7 @@
 use end_to_end::Result;
 use std::collections::BTreeMap;
 
+use chrono::TimeDelta;
 use end_to_end::case::{AFTER_A_DEATH, Case, Found, assert_in_order, told};
 use end_to_end::failure::{During as _, all, ensure};
 use end_to_end::message::{Seed, every_kind_of_attribute, ten_attributes};
@@ -16,6 +17,8 @@ use serde_json::{Value, json};
 const RUN_ONCE: &str = env!("CARGO_BIN_EXE_run-once");
 /// Cases under way at the same time; each is a process that mostly waits.
 const AT_ONCE: usize = 6;
+/// How long Lambda waits before its first retry; before its second it waits twice as long.
+const LAMBDA_WAITS: TimeDelta = TimeDelta::minutes(1);
 /// What a replay asks AWS.
 const EXPECTED: [&str; 9] = [
     "ssm:GetParameter",
@@ -32,7 +35,7 @@ const EXPECTED: [&str; 9] = [
 /// Who delivers the event again.
 #[derive(Debug, Clone, Copy)]
 enum Again {
-    /// Lambda, at once and under the same request id.
+    /// Lambda, under the same request id and after the minute that it waits.
     Lambda,
     /// `EventBridge`, under another request id, when the dead run's claim is over.
     EventBridge,
@@ -62,7 +65,7 @@ async fn filled(world: &World, kind: Kind) -> Result<(Case<'_>, Vec<Seed>)> {
 
 fn again(run: Run, who: Again) -> Run {
     match who {
-        Again::Lambda => run,
+        Again::Lambda => run.later_by(LAMBDA_WAITS),
         Again::EventBridge => run.request_id("another").later_by(AFTER_A_DEATH),
     }
 }
@@ -214,9 +217,9 @@ async fn a_replay_survives_a_second_death() -> Result {
             let (case, seeds) = filled(world, Kind::Standard).await?;
             let run = case.run(&case.proxy().await?);
             let mut limbo = 0;
-            for _ in 0..2 {
+            for death in 0..2 {
                 let proxy = case.proxy().await?;
-                let dying = run.clone().through(&proxy);
+                let dying = run.clone().through(&proxy).later_by(LAMBDA_WAITS * death);
                 let ended = dying.killed_at(&proxy, action, nth, phase).await?;
                 if matches!(ended, Killed::Before(_)) {
                     return Ok(());
@@ -224,6 +227,7 @@ async fn a_replay_survives_a_second_death() -> Result {
                 limbo = in_limbo(&case, &seeds).await?;
                 world.give_back(&proxy).await?;
             }
+            let run = run.later_by(LAMBDA_WAITS * 3);
             let ended = run.through(&case.proxy().await?).finish().await?;
             let report = ended.report()?;
             ensure(report["outcome"] == "Applied", || {

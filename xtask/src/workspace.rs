@@ -1,13 +1,16 @@
 //! Where things are in this checkout.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// The checkout's root.
+/// The checkout's root. Cargo tells where it is when it runs a task, a test or a bench; what was true when this
+/// was compiled need not be so in a checkout that was moved, or that shares a target directory with another.
 #[must_use]
 pub fn root() -> PathBuf {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest.parent().unwrap_or(manifest).to_path_buf()
+    let mut root = env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    root.pop();
+    root
 }
 
 /// Where cargo puts what it builds.

@@ -53,6 +53,9 @@ struct Progress {
     unremoved: BTreeSet<String>,
     /// An attempt died: what it had in hand may have been delivered.
     died: bool,
+    /// Receives whose answer may have been lost, with messages that nobody holds now.
+    #[serde(default)]
+    lost_receives: u64,
     failures: BTreeMap<String, Failures>,
 }
 
@@ -90,9 +93,9 @@ enum Stop {
 struct State {
     /// Whether the dead-letter queue keeps the order within groups.
     fifo: bool,
-    /// Receives whose answer may have been lost, with messages that nobody holds now.
-    lost_receives: u64,
     progress: Progress,
+    /// What earlier rounds and attempts of the run had counted.
+    before: Account,
     memory: Memory,
     /// Delivered and removed, or to be removed when seen again.
     settled: HashSet<String>,
@@ -165,7 +168,7 @@ impl<'a> Round<'a> {
         // What a dead attempt had in hand is received anew.
         progress.account.returned.clear();
         progress.account.received = progress.account.replayed() + progress.account.quarantined();
-        progress.died |= permit.attempt() > 1;
+        progress.died |= permit.follows_a_death();
         let memory: Memory = permit
             .memory()
             .and_then(|memory| serde_json::from_value(memory.clone()).ok())
@@ -182,7 +185,7 @@ impl<'a> Round<'a> {
         let margin = (given / 4).clamp(TimeDelta::seconds(1), TimeDelta::seconds(10));
         let state = State {
             fifo: is_fifo(&plan.source),
-            lost_receives: 0,
+            before: progress.account.clone(),
             progress,
             memory,
             settled: HashSet::new(),
@@ -243,7 +246,31 @@ impl<'a> Round<'a> {
             self.ramp(max, dry).await;
         }
         self.give_back().await;
+        self.look_for_hidden().await;
         self.done()
+    }
+
+    /// A lost answer to a receive, or an attempt that ended badly, leaves messages hidden in nobody's hand: a
+    /// queue that looks dry then is none. The next attempt takes them when they show again.
+    async fn look_for_hidden(&self) {
+        let suspect = {
+            let state = self.state();
+            state.stop.is_none() && (state.progress.lost_receives > 0 || self.permit.attempt() > 1)
+        };
+        if !suspect {
+            return;
+        }
+        match self.aws.queue(&self.plan.source).await {
+            Ok(queue) if queue.in_flight == 0 => self.state().progress.lost_receives = 0,
+            Ok(queue) => self.stop(Stop::Fail {
+                error: format!(
+                    "{} messages of {} are hidden after a lost answer or an attempt that ended badly; they show again within {} s, and the next attempt takes them",
+                    queue.in_flight, self.plan.source, self.plan.limits.visibility_seconds
+                ),
+                retryable: true,
+            }),
+            Err(error) => self.stop_on(&error),
+        }
     }
 
     /// Replays the first messages and watches what becomes of them. Returns the empty polls seen.
@@ -407,7 +434,7 @@ impl<'a> Round<'a> {
             Ok(received) => received,
             Err(error) if error.is_transient() => {
                 if error.may_have_taken_effect() {
-                    self.state().lost_receives += 1;
+                    self.state().progress.lost_receives += 1;
                 }
                 self.trouble(&error);
                 return Batch::Idle;
@@ -1055,19 +1082,8 @@ impl<'a> Round<'a> {
                 detail: json!(failures),
             });
         }
-        #[allow(clippy::cast_precision_loss)] // Message counts are far below 2^52.
-        let metric = |name, value: u64| Metric {
-            name,
-            unit: Unit::Count,
-            value: value as f64,
-        };
-        let metrics = vec![
-            metric("MessagesReplayed", account.replayed()),
-            metric("MessagesQuarantined", account.quarantined()),
-            metric("MessagesReturned", account.returned()),
-            metric("PossibleDuplicates", account.possible_duplicates),
-        ];
-        let evidence = json!({"account": account, "failures": failures, "lost_receives": state.lost_receives, "after_a_failure": self.permit.attempt() > 1, "ended_at": now});
+        let metrics = metrics(account, &state.before);
+        let evidence = json!({"account": account, "failures": failures, "ended_at": now});
         let summary = account.summary();
         let mut progress = state.progress;
         // Messages given back are received anew by whoever comes next.
@@ -1086,6 +1102,32 @@ impl<'a> Round<'a> {
             metrics,
         }
     }
+}
+
+/// What this round counted, where the account counts the whole run.
+fn metrics(account: &Account, before: &Account) -> Vec<Metric> {
+    [
+        ("MessagesReplayed", account.replayed() - before.replayed()),
+        (
+            "MessagesQuarantined",
+            account.quarantined() - before.quarantined(),
+        ),
+        ("MessagesReturned", account.returned()),
+        (
+            "PossibleDuplicates",
+            account.possible_duplicates - before.possible_duplicates,
+        ),
+    ]
+    .map(|(name, value)| {
+        #[allow(clippy::cast_precision_loss)] // Message counts are far below 2^52.
+        let value = value as f64;
+        Metric {
+            name,
+            unit: Unit::Count,
+            value,
+        }
+    })
+    .into()
 }
 
 impl State {
