@@ -10,6 +10,7 @@ pub mod aws_error;
 pub mod backoff;
 pub mod clock;
 pub mod guard;
+pub mod https;
 pub mod ids;
 pub mod ledger;
 pub mod outcome;

@@ -19,6 +19,7 @@ use crate::alarm::{self, AlarmError, AlarmEvent, Path, State};
 use crate::aws_error::AwsError;
 use crate::clock::Clock;
 use crate::guard::{self, Facts, Grounds, LiveAlarm, Permit, Question, Status, Verdict};
+use crate::https;
 use crate::ledger::{self, Claim, Entry, Intent, Ledger, LedgerError, Place};
 use crate::outcome::{Outcome, Report, Response, Rule, Step};
 use crate::policy::{self, Loaded, PolicyError, Target};
@@ -170,7 +171,12 @@ pub struct Runtime<R: Remediation> {
 
 /// The SDK's configuration, with time limits that leave a run room to report.
 pub async fn sdk_config() -> SdkConfig {
-    aws_config::defaults(aws_config::BehaviorVersion::latest())
+    let mut loader = aws_config::defaults(aws_config::BehaviorVersion::latest());
+    match https::client() {
+        Ok(client) => loader = loader.http_client(client),
+        Err(error) => tracing::warn!(%error, "each SDK client makes an HTTPS client of its own"),
+    }
+    loader
         .timeout_config(
             aws_config::timeout::TimeoutConfig::builder()
                 .connect_timeout(Duration::from_secs(2))

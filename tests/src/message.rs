@@ -9,7 +9,7 @@ use aws_sdk_sqs::types::{
 };
 use aws_smithy_types::Blob;
 
-use crate::failure::Result;
+use crate::failure::{Result, ensure};
 
 /// What an attribute holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -334,6 +334,11 @@ impl Account {
     #[must_use]
     pub fn balances(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Fails, naming what was lost or doubled, unless every message was found exactly once.
+    pub fn balanced(&self) -> Result {
+        ensure(self.balances(), || self.to_string())
     }
 }
 

@@ -53,11 +53,7 @@ async fn of_sixteen_deliveries_at_once_exactly_one_acts() -> Result {
         assert_eq!(told(winners[0])?.replayed(), 45);
         assert_eq!(world.told("claimed").await?, 1);
         let found = case.found().await?;
-        assert!(
-            found.replayed(&seeds).balances(),
-            "{}",
-            found.replayed(&seeds)
-        );
+        found.replayed(&seeds).balanced()?;
         Ok(())
     })
     .await
@@ -105,11 +101,7 @@ async fn of_sixteen_deliveries_of_one_request_one_acts_and_the_others_ask_to_com
             .report()?;
         assert_eq!(again["duplicate"], true, "{again}");
         let found = case.found().await?;
-        assert!(
-            found.replayed(&seeds).balances(),
-            "{}",
-            found.replayed(&seeds)
-        );
+        found.replayed(&seeds).balanced()?;
         Ok(())
     })
     .await
@@ -136,11 +128,7 @@ async fn of_sixteen_deliveries_in_a_crowd_exactly_one_acts() -> Result {
         );
         assert_eq!(world.told("claimed").await?, 1);
         let found = case.found().await?;
-        assert!(
-            found.replayed(&seeds).balances(),
-            "{}",
-            found.replayed(&seeds)
-        );
+        found.replayed(&seeds).balanced()?;
         Ok(())
     })
     .await
@@ -176,11 +164,7 @@ async fn a_second_delivery_repeats_the_report_and_does_nothing() -> Result {
         assert_eq!(world.told("claimed").await?, 1);
         assert_eq!(world.told("duplicate").await?, 2);
         let found = case.found().await?;
-        assert!(
-            found.replayed(&seeds).balances(),
-            "{}",
-            found.replayed(&seeds)
-        );
+        found.replayed(&seeds).balanced()?;
         assert_eq!(found.left.len(), 1);
         Ok(())
     })
@@ -216,11 +200,7 @@ async fn two_alarms_on_one_queue_do_not_both_act() -> Result {
             (&json!("Skipped"), &json!("lease_held"))
         );
         let found = case.found().await?;
-        assert!(
-            found.replayed(&seeds).balances(),
-            "{}",
-            found.replayed(&seeds)
-        );
+        found.replayed(&seeds).balanced()?;
         Ok(())
     })
     .await
@@ -261,11 +241,7 @@ async fn a_run_that_lost_its_lease_changes_nothing_more() -> Result {
             .during("the transition's record")?;
         assert_eq!(record["status"], "completed", "{record}");
         let found = case.found().await?;
-        assert!(
-            found.replayed(&seeds).balances(),
-            "{}",
-            found.replayed(&seeds)
-        );
+        found.replayed(&seeds).balanced()?;
         Ok(())
     })
     .await

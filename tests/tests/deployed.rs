@@ -99,7 +99,7 @@ async fn a_metric_over_its_threshold_replays_the_queue_through_the_templates_rul
                 .map(|it| it.body.as_str())
                 .collect::<Vec<_>>(),
         );
-        assert!(account.balances(), "{account}");
+        account.balanced()?;
         for message in &replayed {
             let seed = good
                 .iter()
@@ -157,7 +157,7 @@ async fn of_sixteen_invocations_at_once_exactly_one_acts() -> Result {
                 .map(|it| it.body.as_str())
                 .collect::<Vec<_>>(),
         );
-        assert!(account.balances(), "{account}");
+        account.balanced()?;
         Ok(())
     })
     .await
@@ -277,7 +277,7 @@ async fn continues(stack: &Stack<'_>) -> Result {
             .map(|it| it.body.as_str())
             .collect::<Vec<_>>(),
     );
-    ensure(account.balances(), || account.to_string())
+    account.balanced()
 }
 
 #[tokio::test]

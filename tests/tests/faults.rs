@@ -318,11 +318,7 @@ async fn entries_that_are_refused_for_good_stay_in_the_dead_letter_queue() -> Re
         assert_eq!(told.returned.get("undelivered"), Some(&1), "{report}");
         assert_eq!(told.possible_duplicates, 0);
         let found = filled.case.found().await?;
-        assert!(
-            found.account(&filled.all()).balances(),
-            "{}",
-            found.account(&filled.all())
-        );
+        found.account(&filled.all()).balanced()?;
         assert_eq!(found.left.len(), 1 + filled.left.len());
         Ok(())
     })

@@ -32,11 +32,7 @@ async fn replayed_in_order(world: &World, rules: Vec<Rule>) -> Result {
         "the destination suppresses second copies"
     );
     let found = case.found().await?;
-    assert!(
-        found.replayed(&seeds).balances(),
-        "{}",
-        found.replayed(&seeds)
-    );
+    found.replayed(&seeds).balanced()?;
     assert_in_order(&found.replayed)
 }
 
@@ -72,11 +68,7 @@ async fn a_group_stops_at_a_message_that_cannot_be_sent_and_goes_on_later() -> R
         let report = case.run(&proxy).finish().await?.report()?;
         assert_eq!(report["outcome"], "Applied", "{report}");
         let found = case.found().await?;
-        assert!(
-            found.replayed(&seeds).balances(),
-            "{}",
-            found.replayed(&seeds)
-        );
+        found.replayed(&seeds).balanced()?;
         assert_in_order(&found.replayed)
     })
     .await
@@ -149,11 +141,7 @@ async fn a_retry_within_the_window_doubles_nothing_even_when_nothing_was_removed
             .report()?;
         assert_eq!(report["outcome"], "Applied", "{report}");
         let found = case.found().await?;
-        assert!(
-            found.replayed(&seeds).balances(),
-            "{}",
-            found.replayed(&seeds)
-        );
+        found.replayed(&seeds).balanced()?;
         assert_in_order(&found.replayed)
     })
     .await
@@ -184,16 +172,8 @@ async fn poison_goes_to_a_fifo_quarantine_in_its_group() -> Result {
         let report = case.run(&proxy).finish().await?.report()?;
         assert_eq!(report["outcome"], "Applied", "{report}");
         let found = case.found().await?;
-        assert!(
-            found.replayed(&good).balances(),
-            "{}",
-            found.replayed(&good)
-        );
-        assert!(
-            found.quarantined(&poison).balances(),
-            "{}",
-            found.quarantined(&poison)
-        );
+        found.replayed(&good).balanced()?;
+        found.quarantined(&poison).balanced()?;
         assert_in_order(&found.replayed)?;
         assert_in_order(&found.quarantined)?;
         for message in &found.quarantined {

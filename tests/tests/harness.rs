@@ -295,7 +295,7 @@ async fn a_reset_comes_before_the_effect_and_a_lost_answer_after_it() -> Result 
             ["lost answer", "failed answer", "answered"],
             found.iter().map(String::as_str),
         );
-        assert!(account.balances(), "{account}");
+        account.balanced()?;
         let journal = proxy.calls("sqs:SendMessage");
         let fates: Vec<_> = journal.iter().map(|entry| entry.fate).collect();
         assert_eq!(
@@ -581,7 +581,7 @@ async fn the_redrive_policy_moves_messages_with_all_they_have() -> Result {
             seeds.iter().map(|seed| seed.body.as_str()),
             found.iter().map(|message| message.body.as_str()),
         );
-        assert!(account.balances(), "{account}");
+        account.balanced()?;
         for message in &found {
             let seed = seeds
                 .iter()

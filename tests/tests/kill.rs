@@ -291,9 +291,7 @@ async fn a_run_out_of_time_carries_on_where_it_stopped() -> Result {
         }
         assert_eq!(before, 50);
         let found = case.found().await?;
-        ensure(found.replayed(&seeds).balances(), || {
-            found.replayed(&seeds).to_string()
-        })
+        found.replayed(&seeds).balanced()
     })
     .await
 }

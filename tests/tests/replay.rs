@@ -82,17 +82,9 @@ async fn every_message_goes_where_it_belongs_with_all_that_it_had() -> Result {
 
         let found = case.found().await?;
         let expected: Vec<Seed> = [&good[..], &direct].concat();
-        assert!(
-            found.replayed(&expected).balances(),
-            "{}",
-            found.replayed(&expected)
-        );
+        found.replayed(&expected).balanced()?;
         let unfit: Vec<Seed> = [&poison[..], &lost].concat();
-        assert!(
-            found.quarantined(&unfit).balances(),
-            "{}",
-            found.quarantined(&unfit)
-        );
+        found.quarantined(&unfit).balanced()?;
         for message in &found.replayed {
             let seed = seed_of(&expected, message)?;
             assert_eq!(message.added_to(seed), [MARK]);
@@ -150,11 +142,7 @@ async fn ten_attributes_stay_ten_and_the_ledger_counts_instead() -> Result {
             }
         }
         let found = case.found().await?;
-        assert!(
-            found.quarantined(&seeds).balances(),
-            "{}",
-            found.quarantined(&seeds)
-        );
+        found.quarantined(&seeds).balanced()?;
         for message in &found.quarantined {
             assert_eq!(message.attributes, ten_attributes());
         }
@@ -189,11 +177,7 @@ async fn a_message_that_keeps_coming_back_is_quarantined() -> Result {
             Some(&7)
         );
         let found = case.found().await?;
-        assert!(
-            found.quarantined(&seeds).balances(),
-            "{}",
-            found.quarantined(&seeds)
-        );
+        found.quarantined(&seeds).balanced()?;
         Ok(())
     })
     .await
@@ -234,11 +218,7 @@ async fn a_consumer_that_still_fails_opens_the_breaker() -> Result {
             }
         );
         let found = case.found().await?;
-        assert!(
-            found.account(&seeds).balances(),
-            "{}",
-            found.account(&seeds)
-        );
+        found.account(&seeds).balanced()?;
         Ok(())
     })
     .await
@@ -287,16 +267,8 @@ async fn bodies_at_the_size_limit_go_through_and_longer_ones_to_the_quarantine()
             (1, Some(&4))
         );
         let found = case.found().await?;
-        assert!(
-            found.replayed(&small).balances(),
-            "{}",
-            found.replayed(&small)
-        );
-        assert!(
-            found.quarantined(&largest).balances(),
-            "{}",
-            found.quarantined(&largest)
-        );
+        found.replayed(&small).balanced()?;
+        found.quarantined(&largest).balanced()?;
         for message in &found.quarantined {
             let seed = seed_of(&largest, message)?;
             for (name, attribute) in &seed.attributes {
@@ -406,16 +378,10 @@ async fn what_the_filter_leaves_is_back_at_once() -> Result {
             }
         );
         let found = case.found().await?;
-        assert!(
-            found.replayed(&orders).balances(),
-            "{}",
-            found.replayed(&orders)
-        );
-        assert!(
-            found
-                .account(&[&orders[..], &others[..]].concat())
-                .balances()
-        );
+        found.replayed(&orders).balanced()?;
+        found
+            .account(&[&orders[..], &others[..]].concat())
+            .balanced()?;
         Ok(())
     })
     .await
@@ -531,11 +497,7 @@ async fn a_destination_that_goes_in_the_middle_loses_nothing() -> Result {
         let report = ended.report()?;
         assert_eq!(report["outcome"], "Applied", "{report}");
         let found = case.found().await?;
-        assert!(
-            found.replayed(&seeds).balances(),
-            "{}",
-            found.replayed(&seeds)
-        );
+        found.replayed(&seeds).balanced()?;
         Ok(())
     })
     .await

@@ -1,0 +1,106 @@
+//! The one HTTPS client of a function, which all its SDK clients share, and whom it trusts.
+//!
+//! A function speaks to AWS and to nobody else, so that where AWS has its certificates from Amazon Trust Services,
+//! it trusts their five roots, all of which Amazon Trust Services recommends for a trust store of one's own
+//! (<https://www.amazontrust.com/repository/>). Left to itself, each SDK client decodes every certificate of the
+//! machine instead, some of them three times, which takes longer than all else that a cold start does.
+//!
+//! The machine's certificates serve wherever another authority may have issued AWS's: in partitions other than
+//! `aws`, behind an `https` endpoint of one's own, and when `SSL_CERT_FILE` or `SSL_CERT_DIR` names others.
+
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use aws_smithy_http_client::{Builder, HttpClientError};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+
+const AMAZON_TRUST_SERVICES: &[u8] = include_bytes!("amazon-trust-services.pem");
+const SSL_CERT_FILE: &str = "SSL_CERT_FILE";
+const SSL_CERT_DIR: &str = "SSL_CERT_DIR";
+/// What the names of the variables start with that give an endpoint, for all services or for one.
+const ENDPOINT_URL: &str = "AWS_ENDPOINT_URL";
+const REGION: &str = "AWS_REGION";
+
+/// The client, for one `SdkConfig`.
+pub fn client() -> Result<SharedHttpClient, HttpClientError> {
+    #[allow(clippy::disallowed_methods)]
+    // They belong to the SDK and to the machine, not to the settings.
+    let environment: Vec<(String, String)> = std::env::vars().collect();
+    let trusted = if amazon_suffices(&environment) {
+        TrustStore::empty().with_pem_certificate(AMAZON_TRUST_SERVICES)
+    } else {
+        TrustStore::default()
+    };
+    let context = TlsContext::builder().with_trust_store(trusted).build()?;
+    Ok(Builder::new()
+        .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+        .tls_context(context)
+        .build_https())
+}
+
+/// Whether every endpoint that the environment leads to has a certificate from Amazon Trust Services.
+fn amazon_suffices(environment: &[(String, String)]) -> bool {
+    let others_trusted = environment
+        .iter()
+        .any(|(name, _)| name == SSL_CERT_FILE || name == SSL_CERT_DIR);
+    let own_endpoint = environment
+        .iter()
+        .any(|(name, url)| name.starts_with(ENDPOINT_URL) && url.starts_with("https:"));
+    let in_aws_partition = environment
+        .iter()
+        .find(|(name, _)| name == REGION)
+        .is_some_and(|(_, region)| {
+            let apart = ["cn-", "eusc-", "us-gov-"];
+            !apart.iter().any(|start| region.starts_with(start)) && !region.contains("-iso")
+        });
+    in_aws_partition && !own_endpoint && !others_trusted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amazons_roots_serve_where_nobody_else_may_have_issued_the_certificates() {
+        let cases: [(&[(&str, &str)], bool); 9] = [
+            (&[("AWS_REGION", "eu-west-1")], true),
+            (&[("AWS_REGION", "us-east-1"), ("HOME", "/")], true),
+            // Without TLS, trust does not matter.
+            (
+                &[
+                    ("AWS_REGION", "us-east-1"),
+                    ("AWS_ENDPOINT_URL", "http://127.0.0.1:4566"),
+                ],
+                true,
+            ),
+            (
+                &[
+                    ("AWS_REGION", "us-east-1"),
+                    ("AWS_ENDPOINT_URL_SQS", "https://sqs.corp.example"),
+                ],
+                false,
+            ),
+            (&[("AWS_REGION", "cn-north-1")], false),
+            (&[("AWS_REGION", "us-gov-west-1")], false),
+            (&[("AWS_REGION", "us-iso-east-1")], false),
+            (
+                &[("AWS_REGION", "us-east-1"), ("SSL_CERT_FILE", "/corp.pem")],
+                false,
+            ),
+            (&[], false),
+        ];
+        for (environment, expected) in cases {
+            let owned: Vec<_> = environment
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect();
+            assert_eq!(amazon_suffices(&owned), expected, "{environment:?}");
+        }
+    }
+
+    #[test]
+    fn the_file_holds_the_five_roots() {
+        let pem = std::str::from_utf8(AMAZON_TRUST_SERVICES).unwrap();
+        assert_eq!(pem.matches("-----BEGIN CERTIFICATE-----").count(), 5);
+        client().unwrap();
+    }
+}
