@@ -18,6 +18,7 @@ use serde_json::Value;
 use crate::alarm::{AlarmEvent, State};
 use crate::outcome::{Outcome, Report, Rule};
 use crate::policy::Limits;
+use crate::remediation::Temporary;
 
 /// How far an event may be ahead of this function's clock.
 const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(5);
@@ -46,8 +47,11 @@ pub struct Permit {
     pub(crate) held_until: DateTime<Utc>,
     /// When the ledger last took a heartbeat, in epoch milliseconds.
     pub(crate) heard_at: AtomicI64,
+    /// Whether the ledger holds a plan that the target has not settled into.
+    pub(crate) settling: bool,
     pub(crate) history: History,
     pub(crate) record_key: String,
+    pub(crate) plan: Option<Value>,
     pub(crate) request_id: String,
     pub(crate) progress: Option<Value>,
 }
@@ -160,6 +164,9 @@ pub struct Record {
     pub claimed_until: DateTime<Utc>,
     /// The incident.
     pub incident_id: String,
+    /// The plan that was begun, or would be.
+    #[serde(default)]
+    pub plan: Option<Value>,
     /// What was saved on the way.
     #[serde(default)]
     pub progress: Option<Value>,
@@ -176,6 +183,8 @@ pub enum Status {
     InProgress,
     /// A round has ended and the next was asked for.
     Continuing,
+    /// All calls were made, and the target takes its time.
+    Settling,
     /// It ended; its report stands.
     Completed,
     /// It failed in a way that another attempt can mend.
@@ -189,6 +198,7 @@ impl Status {
         match self {
             Self::InProgress => "in_progress",
             Self::Continuing => "continuing",
+            Self::Settling => "settling",
             Self::Completed => "completed",
             Self::Failed => "failed",
         }
@@ -287,10 +297,59 @@ pub struct Engaged {
 pub struct Snapshot {
     /// The run that changed it.
     pub run_id: String,
+    /// The incident.
+    pub incident_id: String,
+    /// The alarm's change that led to it.
+    pub event: AlarmEvent,
     /// When it was taken.
     pub taken_at: DateTime<Utc>,
+    /// When what is in place ends unless it is renewed; `None` when it stays until the alarm is back at OK.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// When the target is to be restored, once the alarm was back at OK.
+    pub restore_at: Option<DateTime<Utc>>,
+    /// Raised by every write, for optimistic locking.
+    pub version: u64,
     /// The state, in the remediation's own form.
     pub state: Value,
+}
+
+impl Snapshot {
+    /// What is in place stays longer, because the alarm is in ALARM.
+    #[must_use]
+    pub(crate) fn renewed(&self, temporary: Option<Temporary>, now: DateTime<Utc>) -> Self {
+        Self {
+            expires_at: temporary
+                .map(|kept| (now + kept.expires_after).min(self.taken_at + kept.at_most)),
+            restore_at: None,
+            version: self.version + 1,
+            ..self.clone()
+        }
+    }
+
+    /// What is in place ends at `restore_at`, because the alarm is back at OK.
+    #[must_use]
+    pub(crate) fn ending(&self, restore_at: DateTime<Utc>) -> Self {
+        Self {
+            restore_at: Some(restore_at),
+            version: self.version + 1,
+            ..self.clone()
+        }
+    }
+}
+
+/// A change whose calls were all made, while the target takes its time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settling {
+    /// The run that made the calls.
+    pub run_id: String,
+    /// The incident.
+    pub incident_id: String,
+    /// The alarm's change that led to it.
+    pub event: AlarmEvent,
+    /// Since when.
+    pub since: DateTime<Utc>,
+    /// The plan that was carried out, to be verified.
+    pub plan: Value,
 }
 
 /// What was read from the ledger for one target, in one round trip.
@@ -310,6 +369,8 @@ pub struct Facts {
     pub alarm: AlarmState,
     /// The target's snapshot.
     pub snapshot: Option<Snapshot>,
+    /// The change that the target has not settled into yet.
+    pub settling: Option<Settling>,
 }
 
 /// The alarm as it is now.
@@ -389,8 +450,12 @@ pub struct Grounds {
     pub started_at: DateTime<Utc>,
     /// Alarms in a row that followed our own action.
     pub refires: u32,
+    /// The plan that an earlier round or attempt has begun.
+    pub begun: Option<Value>,
     /// What earlier rounds or attempts saved.
     pub progress: Option<Value>,
+    /// Whether all calls were made, and it remains to see whether the target has settled.
+    pub settling: bool,
 }
 
 fn skip(rule: Rule, reason: String) -> Verdict {
@@ -435,6 +500,7 @@ pub fn decide(question: &Question<'_>) -> Verdict {
         Err(verdict) => return verdict,
     };
     if question.round.is_none()
+        && !grounds.settling
         && let Some(verdict) = stale(question)
     {
         return verdict;
@@ -490,7 +556,9 @@ fn begin(question: &Question<'_>) -> Result<Grounds, Verdict> {
             follows_a_death: false,
             started_at: now,
             refires: refires(question),
+            begun: None,
             progress: None,
+            settling: false,
         });
     };
     let resumed = |round, attempt| Grounds {
@@ -499,7 +567,9 @@ fn begin(question: &Question<'_>) -> Result<Grounds, Verdict> {
         follows_a_death: record.status == Status::InProgress,
         started_at: record.started_at,
         refires: 0,
+        begun: record.plan.clone(),
         progress: record.progress.clone(),
+        settling: record.status == Status::Settling,
     };
     let same_request = record.request_id == question.request_id;
     let ended_by_lambda = record.claimed_until <= now;
@@ -507,6 +577,7 @@ fn begin(question: &Question<'_>) -> Result<Grounds, Verdict> {
     let silent = heard_at.is_none_or(|heard_at| heard_at + SILENCE <= now);
     let dead = ended_by_lambda || (same_request && silent);
     match (record.status, round) {
+        (Status::Settling, _) => Ok(resumed(record.round, record.attempt)),
         (Status::Failed, None) => Ok(resumed(record.round, record.attempt + 1)),
         (Status::Failed, Some(round)) if round == record.round => {
             Ok(resumed(round, record.attempt + 1))
@@ -795,8 +866,10 @@ mod tests {
             started_at: at(100),
             held_until: at(140),
             heard_at: at(100).timestamp_millis().into(),
+            settling: false,
             history: History::default(),
             record_key: String::new(),
+            plan: None,
             request_id: String::new(),
             progress: None,
         };

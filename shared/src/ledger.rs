@@ -7,7 +7,8 @@
 //! | `target#<arn>` | `lease` | the one hand on the target, with its fencing token | the run that claimed it |
 //! | `target#<arn>` | `heartbeat` | the sign of life of the lease's holder | the holder of the lease |
 //! | `target#<arn>` | `history#<remediation>` | actions, breaker, the remediation's memory | the holder of the lease |
-//! | `target#<arn>` | `snapshot#<remediation>` | the state before, until it is restored | the holder of the lease |
+//! | `target#<arn>` | `snapshot#<remediation>` | the state before, until it is restored, and for how long | the holder of the lease; any run, by optimistic locking, for how long |
+//! | `target#<arn>` | `settling#<remediation>` | a plan whose calls were made, until it is verified | the holder of the lease |
 //! | `alarm#<arn>` | `state` | the open incident and the latest transitions | any run, by optimistic locking |
 //! | `incident#<id>` | `incident` | the incident | the run that opens or closes it |
 //! | `incident#<id>` | `at#<time>#<run>#<n>` | one line of the timeline | any run |
@@ -33,7 +34,7 @@ use crate::alarm::{AlarmEvent, State};
 use crate::aws_error::AwsError;
 use crate::guard::{
     self, Action, Engaged, Facts, Grounds, Heartbeat, History, Lease, OpenBreaker, Permit, Record,
-    Snapshot, Status,
+    Settling, Snapshot, Status,
 };
 use crate::outcome::{Report, Rule};
 use crate::policy::Limits;
@@ -127,6 +128,9 @@ pub struct Place<'a> {
     pub limits: &'a Limits,
     /// The Lambda request.
     pub request_id: &'a str,
+    /// Whether the event was delivered. The schedule starts runs in the name of events that were not, and
+    /// that tell nothing new of the alarm.
+    pub delivered: bool,
 }
 
 impl Place<'_> {
@@ -145,10 +149,21 @@ impl Place<'_> {
             .record
             .as_ref()
             .map(|record| record.incident_id.clone())
+            .or_else(|| {
+                let snapshot = facts.snapshot.as_ref().filter(|_| !self.delivered);
+                snapshot.map(|snapshot| snapshot.incident_id.clone())
+            })
             .or_else(|| alarm.incident_id.clone())
             .unwrap_or_else(|| {
                 crate::ids::incident_id(&self.event.alarm_arn, self.event.changed_at)
             })
+    }
+
+    /// The incident that a run on these facts belongs to.
+    #[must_use]
+    pub fn incident_of(&self, facts: &Facts) -> String {
+        let alarm = guard::noted(&facts.alarm, self.event, self.limits);
+        self.incident_id(facts, &alarm)
     }
 
     /// What the timeline tells of the event.
@@ -182,8 +197,19 @@ pub struct Intent<'a> {
     pub grounds: &'a Grounds,
     /// The plan, for the timeline.
     pub plan: &'a Value,
-    /// The state to go back to.
-    pub snapshot: Option<&'a Value>,
+    /// The state to go back to, new or kept longer.
+    pub snapshot: Option<&'a Snapshot>,
+}
+
+/// What a run that changes nothing on the target has to write all the same.
+#[derive(Debug, Clone, Default)]
+pub struct Amendment {
+    /// A breaker that opens.
+    pub breaker: Option<OpenBreaker>,
+    /// What later runs on the target should remember.
+    pub memory: Option<Value>,
+    /// How long what is in place stays.
+    pub snapshot: Option<Snapshot>,
 }
 
 /// One line of a timeline.
@@ -225,6 +251,8 @@ pub struct End<'a> {
     pub continues_by: Option<DateTime<Utc>>,
     /// Whether the target's snapshot has been restored and can go.
     pub restored: bool,
+    /// A plan whose calls were all made, to be verified later.
+    pub settling: Option<Settling>,
 }
 
 impl Ledger {
@@ -236,12 +264,34 @@ impl Ledger {
 
     /// Reads all that the guard decides from, in one round trip.
     pub async fn read(&self, place: &Place<'_>) -> Result<Facts, LedgerError> {
-        let target = format!("target#{}", place.resource);
-        let alarm = format!("alarm#{}", place.event.alarm_arn);
-        let record = place.record_key();
-        let history = format!("history#{}", place.remediation);
-        let snapshot = format!("snapshot#{}", place.remediation);
-        let switch_remediation = format!("remediation#{}", place.remediation);
+        let of_event = [
+            (place.record_key(), "record"),
+            (format!("alarm#{}", place.event.alarm_arn), "state"),
+        ];
+        self.facts(place.remediation, place.resource, Some(of_event))
+            .await
+    }
+
+    /// Reads what there is to know of a target without an event: neither a record nor an alarm's state.
+    pub async fn look(
+        &self,
+        remediation: &'static str,
+        resource: &str,
+    ) -> Result<Facts, LedgerError> {
+        self.facts(remediation, resource, None).await
+    }
+
+    async fn facts(
+        &self,
+        remediation: &'static str,
+        resource: &str,
+        of_event: Option<[(String, &'static str); 2]>,
+    ) -> Result<Facts, LedgerError> {
+        let target = format!("target#{resource}");
+        let history = format!("history#{remediation}");
+        let snapshot = format!("snapshot#{remediation}");
+        let settling = format!("settling#{remediation}");
+        let switch_remediation = format!("remediation#{remediation}");
         let switches = [
             ("global", Rule::KillSwitchGlobal),
             (switch_remediation.as_str(), Rule::KillSwitchRemediation),
@@ -249,25 +299,30 @@ impl Ledger {
         ];
         let mut keys: Vec<(&str, &str)> = switches.iter().map(|(sk, _)| ("switch", *sk)).collect();
         keys.extend([
-            (record.as_str(), "record"),
             (target.as_str(), "lease"),
             (target.as_str(), "heartbeat"),
             (target.as_str(), history.as_str()),
             (target.as_str(), snapshot.as_str()),
-            (alarm.as_str(), "state"),
+            (target.as_str(), settling.as_str()),
         ]);
+        keys.extend(of_event.iter().flatten().map(|(pk, sk)| (pk.as_str(), *sk)));
         let items = self.get(&keys).await?;
         let find = |pk: &str, sk: &str| items.get(&(pk.to_owned(), sk.to_owned()));
+        let found = |at: usize| {
+            let (pk, sk) = &of_event.as_ref()?[at];
+            find(pk, sk)
+        };
         Ok(Facts {
             switch: switches
                 .iter()
                 .find_map(|(sk, rule)| engaged(find("switch", sk)?, *rule)),
-            record: body(find(&record, "record"))?,
+            record: body(found(0))?,
             lease: body(find(&target, "lease"))?,
             heartbeat: body(find(&target, "heartbeat"))?,
             history: body(find(&target, &history))?.unwrap_or_default(),
-            alarm: body(find(&alarm, "state"))?.unwrap_or_default(),
+            alarm: body(found(1))?.unwrap_or_default(),
             snapshot: body(find(&target, &snapshot))?,
+            settling: body(find(&target, &settling))?,
         })
     }
 
@@ -302,9 +357,11 @@ impl Ledger {
             follows_a_death: grounds.follows_a_death,
             started_at: grounds.started_at,
             heard_at: now.timestamp_millis().into(),
+            settling: facts.settling.is_some(),
             held_until: deadline + GRACE,
             history: guard::acted(&facts.history, place.limits, action),
             record_key: place.record_key(),
+            plan: Some(intent.plan.clone()),
             request_id: place.request_id.to_owned(),
             progress: grounds.progress.clone(),
         };
@@ -357,18 +414,8 @@ impl Ledger {
                 now,
             ))?,
         ];
-        if let Some(state) = snapshot
-            && facts.snapshot.is_none()
-        {
-            let snapshot = Snapshot {
-                run_id: permit.run_id.clone(),
-                taken_at: now,
-                state: state.clone(),
-            };
-            let sk = format!("snapshot#{}", place.remediation);
-            writes.push(
-                self.put(Written::new(&target, &sk, &snapshot, now + KEPT).only_if("token", None))?,
-            );
+        if let Some(snapshot) = snapshot {
+            writes.push(self.snapshot(place, facts, snapshot, now)?);
         }
         writes.extend(self.alarm_writes(place, facts, alarm, &permit.incident_id, now)?);
         let entry = Entry {
@@ -396,18 +443,27 @@ impl Ledger {
         place: &Place<'_>,
         facts: &Facts,
         entry: &Entry,
-        breaker: Option<OpenBreaker>,
+        amendment: Amendment,
         now: DateTime<Utc>,
     ) -> Result<Option<String>, LedgerError> {
         let alarm = guard::noted(&facts.alarm, place.event, place.limits);
         let incident_id = place.incident_id(facts, &alarm);
         let mut writes = self.alarm_writes(place, facts, &alarm, &incident_id, now)?;
-        if let Some(breaker) = breaker {
+        let Amendment {
+            breaker,
+            memory,
+            snapshot,
+        } = amendment;
+        if breaker.is_some() || memory.is_some() {
             let mut history = facts.history.clone();
             history.version += 1;
-            history.breaker = Some(breaker);
+            history.breaker = breaker.or(history.breaker);
+            history.memory = memory.or(history.memory);
             let target = format!("target#{}", place.resource);
             writes.push(self.put(history_item(&target, place.remediation, &history, now))?);
+        }
+        if let Some(snapshot) = &snapshot {
+            writes.push(self.snapshot(place, facts, snapshot, now)?);
         }
         let who = crate::ids::digest(&[place.request_id, &now.timestamp_micros().to_string()], 6);
         let who = format!("req-{who}");
@@ -424,6 +480,56 @@ impl Ledger {
             .transact(writes, &incident_id)
             .await?
             .then_some(incident_id))
+    }
+
+    /// Writes what the remediation should remember of a target; `false` when the ledger has changed since
+    /// `facts` were read.
+    pub async fn remember(
+        &self,
+        remediation: &'static str,
+        resource: &str,
+        facts: &Facts,
+        memory: Value,
+        now: DateTime<Utc>,
+    ) -> Result<bool, LedgerError> {
+        let mut history = facts.history.clone();
+        history.version += 1;
+        history.memory = Some(memory);
+        let target = format!("target#{resource}");
+        let write = self.put(history_item(&target, remediation, &history, now))?;
+        self.transact(vec![write], resource).await
+    }
+
+    fn snapshot(
+        &self,
+        place: &Place<'_>,
+        facts: &Facts,
+        snapshot: &Snapshot,
+        now: DateTime<Utc>,
+    ) -> Result<TransactWriteItem, LedgerError> {
+        let before = facts.snapshot.as_ref().map(|snapshot| snapshot.version);
+        let target = format!("target#{}", place.resource);
+        self.snapshot_item(&target, place.remediation, snapshot, before, now)
+    }
+
+    fn snapshot_item(
+        &self,
+        target: &str,
+        remediation: &str,
+        snapshot: &Snapshot,
+        before: Option<u64>,
+        now: DateTime<Utc>,
+    ) -> Result<TransactWriteItem, LedgerError> {
+        self.put(
+            Written::new(
+                target,
+                &format!("snapshot#{remediation}"),
+                snapshot,
+                now + KEPT,
+            )
+            .mark("version", snapshot.version)
+            .only_if("version", before),
+        )
     }
 
     /// Says that the permit's holder is alive.
@@ -507,8 +613,46 @@ impl Ledger {
         if end.restored {
             writes.push(self.delete(&target, &format!("snapshot#{}", permit.remediation))?);
         }
+        let settling = format!("settling#{}", permit.remediation);
+        if let Some(plan) = &end.settling {
+            writes.push(self.put(Written::new(&target, &settling, plan, now + KEPT))?);
+        } else if permit.settling {
+            writes.push(self.delete(&target, &settling)?);
+        }
         writes.extend(self.lines(permit, &end.entries, 500, now)?);
         self.fenced(permit, writes).await
+    }
+
+    /// Writes for how long what is in place stays; `false` when another run has written so since.
+    pub async fn amend(
+        &self,
+        remediation: &'static str,
+        resource: &str,
+        snapshot: &Snapshot,
+        now: DateTime<Utc>,
+    ) -> Result<bool, LedgerError> {
+        let target = format!("target#{resource}");
+        let write = self.snapshot_item(
+            &target,
+            remediation,
+            snapshot,
+            snapshot.version.checked_sub(1),
+            now,
+        )?;
+        self.transact(vec![write], resource).await
+    }
+
+    /// Replaces the snapshot that this permit's claim took, before anything was changed.
+    pub async fn retake(
+        &self,
+        permit: &Permit,
+        snapshot: &Snapshot,
+        now: DateTime<Utc>,
+    ) -> Result<(), LedgerError> {
+        let target = permit.target_key();
+        let before = snapshot.version.checked_sub(1);
+        let write = self.snapshot_item(&target, permit.remediation, snapshot, before, now)?;
+        self.fenced(permit, vec![write]).await
     }
 
     /// Reads a remediation's own items. Absent keys are absent from the answer.
@@ -564,7 +708,7 @@ impl Ledger {
         now: DateTime<Utc>,
     ) -> Result<Vec<TransactWriteItem>, LedgerError> {
         let known = alarm.open == facts.alarm.open && alarm.transitions == facts.alarm.transitions;
-        if known {
+        if known || !place.delivered {
             return Ok(Vec::new());
         }
         let key = format!("alarm#{}", place.event.alarm_arn);
@@ -991,6 +1135,7 @@ impl Permit {
             started_at: self.started_at,
             claimed_until,
             incident_id: self.incident_id.clone(),
+            plan: self.plan.clone(),
             progress,
             report,
         }

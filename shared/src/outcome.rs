@@ -125,6 +125,12 @@ pub enum Rule {
     NothingToDo,
     /// The plan cannot be made safely.
     Unsafe,
+    /// The policy wants a human to approve the plan first.
+    ApprovalRequired,
+    /// Another alarm of the target is still in ALARM.
+    OtherAlarm,
+    /// What was asked for did not come about in time.
+    NotSettled,
     /// The work does not fit in the rounds that the policy allows.
     RoundsUsedUp,
 }

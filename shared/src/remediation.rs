@@ -1,14 +1,16 @@
 //! What a remediation is: observe, plan, apply, verify, revert, always in this order and under the guard's permit.
 
 use std::error::Error as StdError;
-use std::future::Future;
+use std::future::{self, Future};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::alarm::AlarmEvent;
 use crate::clock::Clock;
-use crate::guard::{OpenBreaker, Permit};
+use crate::guard::{OpenBreaker, Permit, Snapshot};
 use crate::ledger::{Entry, Ledger, LedgerError};
 use crate::outcome::Rule;
 use crate::policy;
@@ -20,13 +22,24 @@ pub trait Failure: StdError + Send + Sync + 'static {
     fn is_transient(&self) -> bool;
 }
 
-/// When and how a plan is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Moment {
+/// When a plan is made, and what the ledger knows besides what was observed.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment<'a> {
     /// Now.
     pub now: DateTime<Utc>,
     /// Whether an earlier round or attempt of the same run has already begun the work.
     pub resuming: bool,
+    /// The event that asks for the plan.
+    pub event: &'a AlarmEvent,
+    /// The incident that the run belongs to.
+    pub incident_id: &'a str,
+    /// What earlier runs of this remediation on this target left to remember.
+    pub memory: Option<&'a Value>,
+    /// The plan that an earlier round or attempt has begun to carry out. Where the target already is as that
+    /// plan leaves it, giving the same plan again lets the run conclude what it did.
+    pub begun: Option<&'a Value>,
+    /// What the remediation has in place on the target, and the state to go back to.
+    pub snapshot: Option<&'a Snapshot>,
 }
 
 /// A plan, or why there is none.
@@ -36,8 +49,15 @@ pub enum Planned<P> {
     Act {
         /// The plan, complete: `apply` makes no choice of its own.
         plan: P,
-        /// The state to go back to, for what is temporary.
+        /// The state to go back to, for what is temporary, with what the plan puts in its place, so that a
+        /// later restoration can tell the plan's own changes from a human's. Kept from the first plan on: a
+        /// target that is mitigated already never replaces it.
         snapshot: Option<Value>,
+    },
+    /// The target is already as a plan would leave it. What this remediation put there itself is kept longer.
+    InPlace {
+        /// What was found, in one sentence.
+        reason: String,
     },
     /// There is nothing to do.
     Nothing {
@@ -80,6 +100,23 @@ pub enum End {
     Finished,
     /// There is more to do than this round had time for.
     Unfinished,
+    /// All calls were made, and the target takes its time. `verify` tells when it is done.
+    Settling {
+        /// What is still to come, in one sentence.
+        reason: String,
+        /// When to look again.
+        check_again_at: DateTime<Utc>,
+    },
+    /// The target is not as it was observed, and nothing was changed: observe and plan anew.
+    Overtaken {
+        /// What had changed, in one sentence.
+        reason: String,
+    },
+    /// There is nothing to do after all, and nothing was changed.
+    Nothing {
+        /// Why, in one sentence.
+        reason: String,
+    },
     /// It stopped itself.
     Escalated {
         /// The rule that decided.
@@ -119,6 +156,24 @@ pub struct Done {
     pub metrics: Vec<Metric>,
 }
 
+impl Done {
+    /// A round that ended so, with nothing else to tell.
+    #[must_use]
+    pub fn new(end: End, summary: impl Into<String>) -> Self {
+        Self {
+            end,
+            summary: summary.into(),
+            evidence: Value::Null,
+            progress: None,
+            memory: None,
+            breaker: None,
+            entries: Vec::new(),
+            notes: Vec::new(),
+            metrics: Vec::new(),
+        }
+    }
+}
+
 /// What was read back after the work.
 #[derive(Debug, Clone)]
 pub struct Verified {
@@ -137,34 +192,86 @@ pub struct Reverted {
     pub evidence: Value,
 }
 
+/// How long something temporary stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Temporary {
+    /// How long the alarm has to be back at OK before the target is restored.
+    pub stabilisation: TimeDelta,
+    /// How long it stays without a sign that the alarm is still in ALARM.
+    pub expires_after: TimeDelta,
+    /// How long it stays at most, whatever the alarm says.
+    pub at_most: TimeDelta,
+}
+
+/// What a look at the target taught.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lesson {
+    /// What later runs on the target should remember, in the place of what was remembered before.
+    pub memory: Value,
+    /// What is new, in one sentence.
+    pub summary: String,
+}
+
 /// One remediation.
 pub trait Remediation: Send + Sync + 'static {
     /// Its name: kebab-case, the same for folder, package, binary and events.
     const NAME: &'static str;
+    /// Whether [`Remediation::learn`] has anything to learn; without it, targets are not observed for it.
+    const LEARNS: bool = false;
     /// Its part of the policy.
     type Action: policy::Action;
     /// What it observes.
     type Observed: Send + Sync;
     /// Its plan.
-    type Plan: Serialize + Send + Sync;
+    type Plan: Serialize + DeserializeOwned + Send + Sync;
     /// Its errors.
     type Error: Failure;
 
-    /// How many rounds a run may take.
-    fn max_rounds(action: &Self::Action) -> u32;
+    /// How many rounds a run may take. With more than one, [`Remediation::carry_on`] asks for the next.
+    fn max_rounds(action: &Self::Action) -> u32 {
+        let _ = action;
+        1
+    }
 
-    /// Reads the target. Changes nothing.
+    /// How long what `apply` puts in place stays; `None` for what is not taken back.
+    fn temporary(action: &Self::Action) -> Option<Temporary> {
+        let _ = action;
+        None
+    }
+
+    /// Whether a human has to approve the plan before it is carried out.
+    fn needs_approval(action: &Self::Action) -> bool {
+        let _ = action;
+        false
+    }
+
+    /// Reads the target. Changes nothing. `event` is absent when the schedule asks, which leads to
+    /// [`Remediation::learn`] only.
     fn observe(
         &self,
         action: &Self::Action,
+        event: Option<&AlarmEvent>,
+        now: DateTime<Utc>,
     ) -> impl Future<Output = Result<Self::Observed, Self::Error>> + Send;
 
     /// Decides. Pure.
     fn plan(
         observed: &Self::Observed,
         action: &Self::Action,
-        moment: Moment,
+        moment: &Moment<'_>,
     ) -> Planned<Self::Plan>;
+
+    /// Learns from a look at the target on the schedule and when the alarm is back to OK. Pure; `None` when
+    /// there is nothing new to remember.
+    fn learn(
+        observed: &Self::Observed,
+        action: &Self::Action,
+        memory: Option<&Value>,
+        now: DateTime<Utc>,
+    ) -> Option<Lesson> {
+        let _ = (observed, action, memory, now);
+        None
+    }
 
     /// What a dry run can find out besides the plan; leaves everything as it was.
     fn rehearse(
@@ -201,10 +308,14 @@ pub trait Remediation: Send + Sync + 'static {
         work: &Work<'_>,
     ) -> impl Future<Output = Result<Reverted, Self::Error>> + Send;
 
-    /// Asks for the next round by invoking the function again, asynchronously, with `payload`.
+    /// Asks for the next round by invoking the function again, asynchronously, with `payload`. Never called
+    /// while `max_rounds` is 1.
     fn carry_on(
         &self,
         function_arn: &str,
         payload: &Value,
-    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send {
+        let _ = (function_arn, payload);
+        future::ready(Ok(()))
+    }
 }

@@ -299,6 +299,7 @@ mod tests {
                     path,
                     description,
                     dry_run,
+                    approved_plan: None,
                 },
             )
     }

@@ -120,6 +120,7 @@ fn record(status: Status, request: &str, claimed_until: i64, round: u32) -> Reco
         started_at: at(0),
         claimed_until: at(claimed_until),
         incident_id: "inc-1".into(),
+        plan: None,
         progress: Some(json!({"done": 3})),
         report: None,
     }

@@ -1,6 +1,7 @@
 //! What the end-to-end tests stand on: a world of their own on the local cloud, a proxy that injects faults, and a
 //! remediation in a process that can be killed.
 
+pub mod alias;
 pub mod case;
 pub mod cloud;
 pub mod failure;

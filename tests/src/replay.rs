@@ -29,6 +29,7 @@ const PATIENCE: Duration = Duration::from_mins(2);
 #[derive(Debug, Clone)]
 pub struct Run {
     binary: PathBuf,
+    remediation: String,
     environment: Vec<(String, String)>,
     event: Value,
     request_id: String,
@@ -68,11 +69,19 @@ impl Run {
     pub fn new(binary: &Path, world: &World, proxy: &Proxy, event: &Value) -> Self {
         Self {
             binary: binary.to_owned(),
+            remediation: dlq_replay::NAME.to_owned(),
             environment: world.environment(proxy.endpoint()),
             event: event.clone(),
             request_id: format!("request-{:016x}", fastrand::u64(..)),
             time_left: Duration::from_mins(1),
         }
+    }
+
+    /// The same run of another remediation; `dlq-replay` unless this says otherwise.
+    #[must_use]
+    pub fn of(mut self, remediation: &str) -> Self {
+        remediation.clone_into(&mut self.remediation);
+        self
     }
 
     /// The same run on another event.
@@ -157,6 +166,7 @@ impl Run {
 
     async fn start(&self) -> Result<Child> {
         let mut child = Command::new(&self.binary)
+            .arg(&self.remediation)
             .arg(&self.request_id)
             .arg(self.time_left.as_millis().to_string())
             .env_clear()

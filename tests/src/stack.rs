@@ -1,4 +1,5 @@
-//! The deployed stack, for one test at a time: its function, role, rule, queues and ledger, put back as they were.
+//! The deployed stack, for one test at a time: a remediation's function, role and rule, the queues and the ledger, put
+//! back as they were.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -9,11 +10,15 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{Environment, InvocationType};
 use futures_util::FutureExt as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use crate::failure::{During, Failure, Result, ensure};
 use crate::world::{Alarm, Ingestion, Queue, SOON, World, scenario, wait_until};
+
+/// Actions that Lambda itself does with a function's role, to write its log and to keep what failed for good.
+const LOGS: [&str; 2] = ["logs:CreateLogStream", "logs:PutLogEvents"];
+const KEEPS: &str = "sqs:SendMessage";
 
 /// Only one test at a time may use the stack.
 static ALONE: Mutex<()> = Mutex::const_new(());
@@ -37,6 +42,7 @@ pub struct Stack<'a> {
     pub depth: Alarm,
     /// The ledger's table.
     pub ledger: String,
+    log_group: String,
     parameter: String,
     rule: String,
     before: Before,
@@ -69,12 +75,16 @@ pub struct Answered {
     pub failed: bool,
 }
 
-/// Runs a test on the deployed stack, alone, its queues and ledger empty and its rule disabled, and puts the stack back
-/// however the test ends.
-pub async fn deployed(label: &str, test: impl AsyncFnOnce(&Stack<'_>) -> Result) -> Result {
+/// Runs a test on the deployed stack, alone, its queues and ledger empty and the remediation's rule disabled, and puts
+/// the stack back however the test ends. `remediation` is its name in the template.
+pub async fn deployed(
+    remediation: &str,
+    label: &str,
+    test: impl AsyncFnOnce(&Stack<'_>) -> Result,
+) -> Result {
     let _alone = ALONE.lock().await;
     scenario(label, async |world| {
-        let stack = Stack::find(world).await?;
+        let stack = Stack::find(world, remediation).await?;
         stack.clear().await?;
         let ended = AssertUnwindSafe(test(&stack)).catch_unwind().await;
         let restored = stack.restore().await;
@@ -87,11 +97,12 @@ pub async fn deployed(label: &str, test: impl AsyncFnOnce(&Stack<'_>) -> Result)
 }
 
 impl<'a> Stack<'a> {
-    async fn find(world: &'a World) -> Result<Self> {
+    async fn find(world: &'a World, remediation: &str) -> Result<Self> {
         let output = |name: &str| world.cloud.output(name).map(str::to_owned);
-        let function = output("DlqReplayFunctionName")?;
-        let role = output("DlqReplayFunctionRoleName")?;
-        let parameter = output("DlqReplayPolicyParameterName")?;
+        let own = |name: &str| output(&format!("{remediation}{name}"));
+        let function = own("FunctionName")?;
+        let role = own("FunctionRoleName")?;
+        let parameter = own("PolicyParameterName")?;
         let configuration = world
             .aws
             .lambda
@@ -128,9 +139,7 @@ impl<'a> Stack<'a> {
                 dlq: world.existing_queue(&output("IngestionDlqUrl")?).await?,
                 quarantine: world.existing_queue(&output("QuarantineQueueUrl")?).await?,
             },
-            failures: world
-                .existing_queue(&output("DlqReplayFailureQueueUrl")?)
-                .await?,
+            failures: world.existing_queue(&own("FailureQueueUrl")?).await?,
             error_rate: world
                 .existing_alarm(&output("IngestionErrorRateHighAlarmName")?)
                 .await?,
@@ -138,9 +147,12 @@ impl<'a> Stack<'a> {
                 .existing_alarm(&output("IngestionDlqDepthHighAlarmName")?)
                 .await?,
             ledger: output("LedgerTableName")?,
+            log_group: own("LogGroupName")?,
+            // Beside it there may be a rule on a schedule.
             rule: rules
                 .rule_names()
-                .first()
+                .iter()
+                .find(|name| name.contains("Alarms"))
                 .during("the rule of the function")?
                 .clone(),
             before: Before {
@@ -348,6 +360,21 @@ impl<'a> Stack<'a> {
         Ok(())
     }
 
+    /// Whether Lambda may do with the role what it does with every function's.
+    pub async fn serves_lambda(&self) -> Result<bool> {
+        let cloud = &self.world.cloud;
+        let stream = format!(
+            "arn:aws:logs:{}:{}:log-group:{}:log-stream:2026/01/01/[$LATEST]0",
+            cloud.region, cloud.account_id, self.log_group
+        );
+        for action in LOGS {
+            if !self.role_may(action, &stream).await? {
+                return Ok(false);
+            }
+        }
+        self.role_may(KEEPS, &self.failures.arn).await
+    }
+
     /// Whether the role may do `action` on `resource`, by IAM's own evaluation.
     pub async fn role_may(&self, action: &str, resource: &str) -> Result<bool> {
         let role = self
@@ -385,6 +412,54 @@ impl Answered {
             _ => Err(Failure::new(format!("not one report: {}", self.payload))),
         }
     }
+}
+
+/// Every action of every statement of the role's policies, with the policy that lacks it.
+#[must_use]
+pub fn one_action_fewer(policies: &[RolePolicy]) -> Vec<(String, RolePolicy)> {
+    let mut fewer = Vec::new();
+    for policy in policies {
+        let statements = policy.document["Statement"]
+            .as_array()
+            .into_iter()
+            .flatten();
+        for (index, statement) in statements.enumerate() {
+            let sid = statement["Sid"].as_str().unwrap_or_default();
+            let actions: Vec<Value> = match &statement["Action"] {
+                Value::Array(actions) => actions.clone(),
+                one => vec![one.clone()],
+            };
+            for action in &actions {
+                let rest: Vec<&Value> = actions.iter().filter(|other| *other != action).collect();
+                let mut document = policy.document.clone();
+                if rest.is_empty() {
+                    document["Statement"]
+                        .as_array_mut()
+                        .map(|statements| statements.remove(index));
+                } else {
+                    document["Statement"][index]["Action"] = json!(rest);
+                }
+                // A policy without statements is none that IAM takes.
+                if document["Statement"].as_array().is_some_and(Vec::is_empty) {
+                    document["Statement"] =
+                        json!([{"Effect": "Deny", "Action": "*", "Resource": "arn:aws:none:::"}]);
+                }
+                let name = format!(
+                    "{}/{sid} without {}",
+                    policy.name,
+                    action.as_str().unwrap_or_default()
+                );
+                fewer.push((
+                    name,
+                    RolePolicy {
+                        name: policy.name.clone(),
+                        document,
+                    },
+                ));
+            }
+        }
+    }
+    fewer
 }
 
 async fn role_policies(world: &World, role: &str) -> Result<Vec<RolePolicy>> {

@@ -100,6 +100,7 @@ struct Made {
     parameters: Vec<String>,
     tables: Vec<String>,
     rules: Vec<String>,
+    functions: Vec<String>,
 }
 
 /// A test's own part of the cloud.
@@ -149,6 +150,11 @@ impl World {
 
     fn note(&self, note: impl FnOnce(&mut Made)) {
         note(&mut self.made.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Has a function removed in the end.
+    pub fn will_remove_function(&self, name: &str) {
+        self.note(|made| made.functions.push(name.to_owned()));
     }
 
     async fn create_ledger(&self) -> Result {
@@ -680,6 +686,10 @@ impl World {
                 first = removed;
             }
         };
+        for name in &made.functions {
+            let request = self.aws.lambda.delete_function().function_name(name);
+            note(request.send().await.map(drop).during(name));
+        }
         for url in &made.queues {
             let removed = self.aws.sqs.delete_queue().queue_url(url).send().await;
             // A test may have deleted it already.

@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 use end_to_end::Result;
 use end_to_end::case::{Case, told};
-use end_to_end::failure::During as _;
+use end_to_end::failure::{During as _, Failure};
 use end_to_end::message::Seed;
 use end_to_end::proxy::{Fault, Hold, Rule};
 use end_to_end::world::{Kind, alarm_event, scenario};
@@ -36,10 +36,12 @@ async fn of_sixteen_deliveries_at_once_exactly_one_acts() -> Result {
         );
         let runs = join_all((0..AT_ONCE).map(|_| case.run(&proxy).finish()));
         let letting_go = async {
-            hold.arrived(AT_ONCE).await;
+            let arrived = hold.arrived(AT_ONCE).await;
             hold.release();
+            arrived
         };
-        let (ended, ()) = tokio::join!(runs, letting_go);
+        let (ended, arrived) = tokio::join!(runs, letting_go);
+        arrived?;
         let reports = ended
             .into_iter()
             .map(|ended| ended?.report())
@@ -74,15 +76,15 @@ async fn of_sixteen_deliveries_of_one_request_one_acts_and_the_others_ask_to_com
         let run = case.run(&proxy).request_id("the same");
         let first = run.clone().finish();
         let others = async {
-            hold.arrived(1).await;
+            hold.arrived(1).await?;
             let others = join_all((1..AT_ONCE).map(|_| run.clone().finish())).await;
             hold.release();
-            others
+            Ok::<_, Failure>(others)
         };
         let (first, others) = tokio::join!(first, others);
         let first = first?.report()?;
         assert!(acted(&first), "{first}");
-        for other in others {
+        for other in others? {
             let other = other?;
             assert!(other.answer.is_err(), "{:?}", other.answer);
             let report = other.report()?;
@@ -187,7 +189,7 @@ async fn two_alarms_on_one_queue_do_not_both_act() -> Result {
         let event = alarm_event(&other, "OK", "ALARM", Clock::system().now());
         let first = case.run(&proxy).finish();
         let second = async {
-            hold.arrived(1).await;
+            hold.arrived(1).await?;
             let ended = case.run(&proxy).on(&event).finish().await;
             hold.release();
             ended
@@ -218,7 +220,7 @@ async fn a_run_that_lost_its_lease_changes_nothing_more() -> Result {
         slow.inject(Rule::new("sqs:ReceiveMessage", Fault::Hold(hold.clone())));
         let first = case.run(&slow).finish();
         let second = async {
-            hold.arrived(1).await;
+            hold.arrived(1).await?;
             let proxy = case.proxy().await?;
             let ended = case
                 .run(&proxy)

@@ -439,7 +439,7 @@ async fn held_requests_wait_for_each_other() -> Result {
             let (sqs, queue) = (aws.sqs.clone(), queue.clone());
             sending.spawn(async move { send(&sqs, &queue, &n.to_string()).await });
         }
-        hold.arrived(5).await;
+        hold.arrived(5).await?;
         assert_eq!(world.depth(&queue).await?.total(), 0);
         hold.release();
         while let Some(sent) = sending.join_next().await {
@@ -494,7 +494,7 @@ async fn a_request_that_arrived_is_carried_out_though_its_client_is_gone() -> Re
         proxy.inject(Rule::new("sqs:SendMessage", Fault::Hold(hold.clone())));
         let (sqs, to) = (aws.sqs.clone(), queue.clone());
         let sending = tokio::spawn(async move { send(&sqs, &to, "body").await });
-        hold.arrived(1).await;
+        hold.arrived(1).await?;
         sending.abort();
         assert!(sending.await.unwrap_err().is_cancelled());
         drop(aws);

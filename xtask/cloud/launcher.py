@@ -1,4 +1,4 @@
-"""Start the AWS emulator of the local cloud, closer to AWS in five places.
+"""Start the AWS emulator of the local cloud, closer to AWS in six places.
 
 1. A CloudWatch alarm that changes state sends the documented event to EventBridge, whether or not
    the alarm's actions are enabled.
@@ -10,7 +10,9 @@
    among them) insist on; here they arrive over the loopback interface.
 5. The batch operations of SQS need the permission of the single ones (sqs:SendMessage and so on):
    IAM has no actions of their own for them. CloudWatch's operations need their permission in its
-   newest protocol, too, which names them in the path.
+   newest protocol, too, which names them in the path. Lambda's operations on one alias and on provisioned
+   concurrency need their own permission, and not the one to list aliases or none.
+6. The cache cluster of an API's stage tells its status: it is being made until it was looked at once.
 
 The emulator is configured by its own environment variables; `xtask/src/cloud` sets them.
 """
@@ -29,7 +31,7 @@ import cbor2
 from ministack import app
 from ministack.core import iam_actions, iam_evaluator
 from ministack.core.responses import get_account_id, get_region
-from ministack.services import cloudwatch, eventbridge, lambda_svc
+from ministack.services import apigateway_v1, cloudwatch, eventbridge, lambda_svc
 
 Json = dict[str, Any]
 
@@ -42,6 +44,9 @@ EVALUATED = re.compile(r"Threshold Crossed: (?P<stat>\S+) (?P<value>\S+) \w+ (?P
 
 # How Smithy's RPC protocol names an operation.
 RPC_OPERATION = re.compile(r"/service/[^/]+/operation/(?P<name>\w+)")
+
+# The paths of Lambda's operations on one alias, and on provisioned concurrency.
+LAMBDA_SUBJECT = re.compile(r"/functions/[^/]+/(?:aliases/[^/]+|(?P<put>provisioned-concurrency))/?$")
 
 # The state each alarm was last reported in, by ARN: the emulator overwrites it before it tells.
 _reported: dict[str, Json] = {}
@@ -206,6 +211,9 @@ def with_all_actions(extract: Callable[..., str | None]) -> Callable[..., str | 
 
     def extract_any(service: str, method: str, path: str, *rest: Any, **named: Any) -> str | None:
         action = extract(service, method, path, *rest, **named)
+        if service == "lambda" and (subject := LAMBDA_SUBJECT.search(path)):
+            verb = {"GET": "Get", "PUT": subject["put"] and "Put" or "Update", "DELETE": "Delete"}[method]
+            return f"lambda:{verb}{'ProvisionedConcurrencyConfig' if subject['put'] else 'Alias'}"
         if action is None and (operation := RPC_OPERATION.fullmatch(path)):
             namespace = iam_actions.SERVICE_TO_IAM_NAMESPACE.get(service)
             return f"{namespace}:{operation['name']}" if namespace else None
@@ -227,8 +235,35 @@ def with_readable_body(extract: Callable[..., str]) -> Callable[..., str]:
     return extract_resource
 
 
+def with_cluster_status(update: Callable[..., Any], get: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
+    """Let a stage's cache cluster take its time, deterministically: the first look still finds it being made."""
+    looked_at: set[tuple[str, str]] = set()
+
+    def stage(api_id: str, name: str) -> Json:
+        return apigateway_v1._stages_v1.get(api_id, {}).get(name) or {}
+
+    def update_stage(api_id: str, name: str, data: Json) -> Any:
+        was_on = stage(api_id, name).get("cacheClusterEnabled")
+        answer = update(api_id, name, data)
+        is_on = stage(api_id, name).get("cacheClusterEnabled")
+        if bool(was_on) != bool(is_on):
+            looked_at.discard((api_id, name))
+            stage(api_id, name)["cacheClusterStatus"] = "CREATE_IN_PROGRESS" if is_on else "NOT_AVAILABLE"
+            return get(api_id, name)
+        return answer
+
+    def get_stage(api_id: str, name: str) -> Any:
+        if stage(api_id, name).get("cacheClusterStatus") == "CREATE_IN_PROGRESS":
+            if (api_id, name) in looked_at:
+                stage(api_id, name)["cacheClusterStatus"] = "AVAILABLE"
+            looked_at.add((api_id, name))
+        return get(api_id, name)
+
+    return update_stage, get_stage
+
+
 def main() -> None:
-    """Close the five gaps and run the emulator until it is told to stop."""
+    """Close the six gaps and run the emulator until it is told to stop."""
     # A session of its own: Ctrl-C in the terminal that started the cloud does not reach it.
     os.setsid()
     cloudwatch._dispatch_alarm_actions = with_events(cloudwatch._dispatch_alarm_actions)
@@ -237,6 +272,9 @@ def main() -> None:
     lambda_svc._route_async_failure = with_destination_permission(lambda_svc._route_async_failure)
     iam_actions.extract_iam_action = with_all_actions(iam_actions.extract_iam_action)
     iam_actions.extract_resource_arn = with_readable_body(iam_actions.extract_resource_arn)
+    apigateway_v1._update_stage, apigateway_v1._get_stage = with_cluster_status(
+        apigateway_v1._update_stage, apigateway_v1._get_stage
+    )
     app.pin_request_origin = with_secure_transport(app.pin_request_origin)
     app.main()
 

@@ -131,7 +131,7 @@ impl Name {
         if !name.starts_with(|first: char| first.is_ascii_lowercase()) || !name.split('-').all(word)
         {
             return Err(
-                "use lower-case letters, digits and single hyphens, and begin with a letter, as in \"alias-rollback\""
+                "use lower-case letters, digits and single hyphens, and begin with a letter, as in \"table-restore\""
                     .to_owned(),
             );
         }

@@ -14,7 +14,9 @@ pub mod policy;
 pub mod replay;
 
 use aws_config::SdkConfig;
+use chrono::{DateTime, Utc};
 use serde_json::Value;
+use shared::alarm::AlarmEvent;
 use shared::clock::Clock;
 use shared::guard::Permit;
 use shared::remediation::{Done, Moment, Planned, Remediation, Reverted, Verified, Work};
@@ -57,12 +59,17 @@ impl Remediation for DlqReplay {
         action.limits.max_rounds.get()
     }
 
-    async fn observe(&self, action: &Replay) -> Result<Observed, ReplayError> {
-        self.aws.observe(action, self.clock.now()).await
+    async fn observe(
+        &self,
+        action: &Replay,
+        _event: Option<&AlarmEvent>,
+        now: DateTime<Utc>,
+    ) -> Result<Observed, ReplayError> {
+        self.aws.observe(action, now).await
     }
 
-    fn plan(observed: &Observed, action: &Replay, moment: Moment) -> Planned<Plan> {
-        plan::plan(observed, action, moment)
+    fn plan(observed: &Observed, action: &Replay, moment: &Moment<'_>) -> Planned<Plan> {
+        plan::plan(observed, action, moment.resuming)
     }
 
     async fn rehearse(&self, plan: &Plan, action: &Replay) -> Result<Vec<String>, ReplayError> {

@@ -508,7 +508,7 @@ mod tests {
     use aws_sdk_sqs::primitives::Blob;
     use proptest::prelude::*;
     use serde_json::json;
-    use shared::remediation::{Moment, Planned};
+    use shared::remediation::Planned;
 
     const ORDERS: &str = "arn:aws:sqs:eu-west-1:123456789012:orders";
     const INGEST: &str = "arn:aws:lambda:eu-west-1:123456789012:function:ingest";
@@ -534,11 +534,7 @@ mod tests {
             quarantine: Reached::Queue(queue),
             consumer_errors: vec![None, None],
         };
-        let moment = Moment {
-            now: DateTime::UNIX_EPOCH,
-            resuming: false,
-        };
-        match crate::plan::plan(&observed, &policy, moment) {
+        match crate::plan::plan(&observed, &policy, false) {
             Planned::Act { plan, .. } => plan,
             other => panic!("{other:?}"),
         }

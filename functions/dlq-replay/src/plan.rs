@@ -1,9 +1,9 @@
 //! Decides, from what was observed and the policy alone, whether and how a dead-letter queue is replayed.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use shared::arn::Arn;
 use shared::outcome::Rule;
-use shared::remediation::{Moment, Planned};
+use shared::remediation::Planned;
 
 use crate::policy::{Canary, Destination, Filter, Limits, Replay};
 
@@ -45,7 +45,7 @@ pub struct Observed {
 }
 
 /// A destination with what was observed of it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Route {
     /// The queue or function.
     #[serde(flatten)]
@@ -60,7 +60,7 @@ pub struct Route {
 }
 
 /// A replay, complete: the work makes no choice of its own.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// The dead-letter queue.
     pub source: Arn,
@@ -88,9 +88,9 @@ pub struct Plan {
 /// The longest payload of an asynchronous invocation (AWS Lambda Developer Guide, "Lambda quotas").
 const MAX_ASYNC_PAYLOAD_BYTES: usize = 1_048_576;
 
-/// Decides.
+/// Decides. `resuming`: an earlier round or attempt of the same run has already begun the work.
 #[must_use]
-pub fn plan(observed: &Observed, policy: &Replay, moment: Moment) -> Planned<Plan> {
+pub fn plan(observed: &Observed, policy: &Replay, resuming: bool) -> Planned<Plan> {
     let Queue {
         visible,
         in_flight,
@@ -99,7 +99,7 @@ pub fn plan(observed: &Observed, policy: &Replay, moment: Moment) -> Planned<Pla
     } = observed.source;
     // By the time that an alarm fires on a metric, the counts behind it have long settled; an empty
     // queue is believed. A run that resumes still has to conclude.
-    if visible == 0 && delayed == 0 && !moment.resuming {
+    if visible == 0 && delayed == 0 && !resuming {
         let reason = if in_flight == 0 {
             format!("{} is empty", policy.source)
         } else {
@@ -172,7 +172,6 @@ fn gone(role: &str, arn: &Arn) -> Planned<Plan> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chrono::DateTime;
     use serde_json::json;
 
     fn policy() -> Replay {
@@ -207,14 +206,9 @@ mod tests {
         }
     }
 
-    const FRESH: Moment = Moment {
-        now: DateTime::UNIX_EPOCH,
-        resuming: false,
-    };
-
     #[test]
     fn a_full_plan_leaves_no_choice() {
-        let Planned::Act { plan, snapshot } = plan(&observed(500), &policy(), FRESH) else {
+        let Planned::Act { plan, snapshot } = plan(&observed(500), &policy(), false) else {
             panic!("no plan");
         };
         assert_eq!(snapshot, None);
@@ -224,15 +218,11 @@ mod tests {
     #[test]
     fn an_empty_queue_is_left_alone_unless_a_run_resumes() {
         assert!(matches!(
-            plan(&observed(0), &policy(), FRESH),
+            plan(&observed(0), &policy(), false),
             Planned::Nothing { .. }
         ));
-        let resuming = Moment {
-            resuming: true,
-            ..FRESH
-        };
         assert!(matches!(
-            plan(&observed(0), &policy(), resuming),
+            plan(&observed(0), &policy(), true),
             Planned::Act { .. }
         ));
     }
@@ -241,7 +231,7 @@ mod tests {
     fn messages_in_flight_are_named() {
         let mut observed = observed(0);
         observed.source.in_flight = 3;
-        let Planned::Nothing { reason } = plan(&observed, &policy(), FRESH) else {
+        let Planned::Nothing { reason } = plan(&observed, &policy(), false) else {
             panic!()
         };
         assert!(reason.contains("all 3 messages"), "{reason}");
@@ -250,10 +240,10 @@ mod tests {
     #[test]
     fn the_cap_aborts_and_never_truncates() {
         assert!(matches!(
-            plan(&observed(1_000), &policy(), FRESH),
+            plan(&observed(1_000), &policy(), false),
             Planned::Act { .. }
         ));
-        let Planned::Escalate { rule, reason } = plan(&observed(1_001), &policy(), FRESH) else {
+        let Planned::Escalate { rule, reason } = plan(&observed(1_001), &policy(), false) else {
             panic!()
         };
         assert_eq!(rule, Rule::BlastCap);
@@ -269,7 +259,7 @@ mod tests {
             } else {
                 observed.quarantine = Reached::Gone;
             }
-            let Planned::Escalate { rule, reason } = plan(&observed, &policy(), FRESH) else {
+            let Planned::Escalate { rule, reason } = plan(&observed, &policy(), false) else {
                 panic!()
             };
             assert_eq!(rule, Rule::Unsafe);

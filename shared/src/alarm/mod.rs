@@ -13,7 +13,8 @@
 //! {
 //!   "playbook": { "execution": "<ARN of the execution>", "name": "<name of the state machine>" },
 //!   "alarm": { "source": "aws.cloudwatch", "detail-type": "CloudWatch Alarm State Change" },
-//!   "dry_run": false
+//!   "dry_run": false,
+//!   "approved_plan": "<hash of the plan that a human has approved>"
 //! }
 //! ```
 //!
@@ -74,6 +75,9 @@ pub struct AlarmEvent {
     pub description: Option<String>,
     /// Whether the sender asks to be shown the plan only.
     pub dry_run: bool,
+    /// The hash of the plan that a human has approved.
+    #[serde(default)]
+    pub approved_plan: Option<String>,
 }
 
 impl AlarmEvent {

@@ -55,6 +55,10 @@ pub fn parse(event: &Value) -> Result<AlarmEvent, AlarmError> {
     }
     let mut event = plain(&alarm)?;
     event.dry_run |= dry_run(&root)?;
+    if root.get("approved_plan").is_some() {
+        let hash = root.text("approved_plan", PLAN_HASH, is_plan_hash)?;
+        event.approved_plan = Some(hash.to_owned());
+    }
     if root.get("playbook").is_some() {
         let playbook = root.object("playbook", "an object with \"execution\"")?;
         event.path = Path::Playbook {
@@ -65,6 +69,12 @@ pub fn parse(event: &Value) -> Result<AlarmEvent, AlarmError> {
         };
     }
     Ok(event)
+}
+
+const PLAN_HASH: &str = "the hash of a plan, 32 hexadecimal digits";
+
+fn is_plan_hash(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn is_step_input(root: &Field<'_>) -> bool {
@@ -146,6 +156,7 @@ fn changed(root: &Field<'_>, body: &Field<'_>, path: Path) -> Result<AlarmEvent,
         event_id: text(root.value, "id"),
         description: text(configuration, "description"),
         dry_run: dry_run(root)?,
+        approved_plan: None,
     })
 }
 

@@ -1,17 +1,19 @@
 //! Runs a remediation's handler once on the event from standard input, as Lambda would, and prints what it answers.
 //!
-//! `run-once <request id> <milliseconds until the deadline>`; settings, endpoint and credentials come from the
+//! `run-once <remediation> <request id> <milliseconds until the deadline>`; settings, endpoint and credentials come from the
 //! environment, as in Lambda.
 
 use std::io::Read as _;
 use std::process::ExitCode;
 
+use aws_config::SdkConfig;
 use chrono::TimeDelta;
 use end_to_end::failure::{During, Failure, Result};
 use end_to_end::replay::{CLOCK_OFFSET_SECONDS, ERROR, REPORT};
 use lambda_runtime::Diagnostic;
 use serde_json::{Value, json};
 use shared::clock::Clock;
+use shared::remediation::Remediation;
 use shared::runtime::{Invocation, Runtime, Suite, sdk_config};
 use shared::settings::Settings;
 
@@ -31,6 +33,7 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result {
     let mut arguments = std::env::args().skip(1);
+    let remediation = arguments.next().during("the remediation")?;
     let request_id = arguments.next().during("the request id")?;
     let milliseconds = arguments
         .next()
@@ -46,7 +49,14 @@ async fn run() -> Result {
         function_arn: FUNCTION_ARN.to_owned(),
         trace_id: None,
     };
-    match handle(invocation, clock).await? {
+    let answer = match remediation.as_str() {
+        alias_rollback::NAME => {
+            handle(invocation, clock, alias_rollback::AliasRollback::new).await?
+        }
+        dlq_replay::NAME => handle(invocation, clock, dlq_replay::DlqReplay::new).await?,
+        other => return Err(Failure::new(format!("there is no remediation {other}"))),
+    };
+    match answer {
         Ok(answer) => println!("{REPORT}{answer}"),
         Err(error) => {
             let told = json!({"errorType": error.error_type, "errorMessage": error.error_message});
@@ -65,15 +75,15 @@ fn clock() -> Result<Clock> {
 }
 
 /// The one place that knows how a function is put together; the same as `shared::runtime::run` but for the clock.
-async fn handle(
+async fn handle<R: Remediation>(
     invocation: Invocation,
     clock: Clock,
+    build: impl FnOnce(&SdkConfig) -> R,
 ) -> Result<std::result::Result<Value, Diagnostic>> {
     let settings = Settings::from_environment()?;
     shared::telemetry::start(settings.log);
     let config = sdk_config().await;
-    let remediation = dlq_replay::DlqReplay::new(&config);
-    let runtime = Runtime::new(Suite::new(settings, clock, &config), remediation);
+    let runtime = Runtime::new(Suite::new(settings, clock, &config), build(&config));
     match runtime.handle(invocation).await {
         Ok(response) => serde_json::to_value(response)
             .map(Ok)

@@ -184,6 +184,15 @@ fn rest_operation(method: &Method, segments: &[&str]) -> String {
     match (method.as_str(), segments) {
         ("POST", [_, "functions", _, "invocations"]) => "Invoke".to_owned(),
         ("GET", [_, "functions", _]) => "GetFunction".to_owned(),
+        ("GET", [_, "functions", _, "aliases", _]) => "GetAlias".to_owned(),
+        ("PUT", [_, "functions", _, "aliases", _]) => "UpdateAlias".to_owned(),
+        ("GET", [_, "functions", _, "versions"]) => "ListVersionsByFunction".to_owned(),
+        ("GET", [_, "functions", _, "policy"]) => "GetPolicy".to_owned(),
+        ("GET", [_, "functions", _, "provisioned-concurrency"]) => {
+            "GetProvisionedConcurrencyConfig".to_owned()
+        }
+        ("GET", [_, "event-source-mappings"]) => "ListEventSourceMappings".to_owned(),
+        ("GET", [_, "tags", ..]) => "ListTags".to_owned(),
         _ => format!("{method} /{}", segments.join("/")),
     }
 }

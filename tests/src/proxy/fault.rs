@@ -10,6 +10,10 @@ use tokio::sync::{oneshot, watch};
 
 use super::call::Call;
 use super::reply::Reply;
+use crate::failure::{Result, ensure};
+
+/// How long requests that are waited for may take to come.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What is done to a chosen request.
 #[derive(Debug, Clone)]
@@ -193,14 +197,16 @@ impl Default for Hold {
 }
 
 impl Hold {
-    /// Waits until `count` requests have come in all.
-    pub async fn arrived(&self, count: usize) {
-        // The sender lives in `self`, so that waiting cannot fail.
-        let _ = self
-            .parked
-            .subscribe()
-            .wait_for(|parked| *parked >= count)
-            .await;
+    /// Waits until `count` requests have come in all; fails, and lets all go, if they do not come.
+    pub async fn arrived(&self, count: usize) -> Result {
+        let mut parked = self.parked.subscribe();
+        let waiting = parked.wait_for(|parked| *parked >= count);
+        // The sender lives in `self`, so that waiting itself cannot fail.
+        let came = tokio::time::timeout(PATIENCE, waiting).await.is_ok();
+        if !came {
+            self.release();
+        }
+        ensure(came, || format!("{count} requests never came"))
     }
 
     /// Lets all requests go, those to come included.

@@ -1,5 +1,7 @@
 //! The one entry point of every function: from an event to a report, through the guard, whatever the remediation.
 
+mod sweep;
+
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,10 +22,10 @@ use crate::aws_error::AwsError;
 use crate::clock::Clock;
 use crate::guard::{self, Facts, Grounds, LiveAlarm, Permit, Question, Status, Verdict};
 use crate::https;
-use crate::ledger::{self, Claim, Entry, Intent, Ledger, LedgerError, Place};
+use crate::ledger::{self, Amendment, Claim, Entry, Intent, Ledger, LedgerError, Place};
 use crate::outcome::{Outcome, Report, Response, Rule, Step};
 use crate::policy::{self, Loaded, PolicyError, Target};
-use crate::remediation::{self, Done, Failure as _, Moment, Planned, Remediation, Work};
+use crate::remediation::{self, Done, End, Failure as _, Moment, Planned, Remediation, Work};
 use crate::settings::{Settings, SettingsError};
 use crate::telemetry::{self, Metric};
 
@@ -39,6 +41,12 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const NEXT_ROUND: TimeDelta = TimeDelta::minutes(2);
 /// By when a playbook has handed a continuation back, or is taken not to.
 const NEXT_STEP: TimeDelta = TimeDelta::minutes(15);
+/// How often a plan is made anew because the target was not as observed.
+const REPLANS: u32 = 2;
+/// When to look again at a target that takes its time.
+const SETTLES_LATER: TimeDelta = TimeDelta::minutes(1);
+/// A target that has not settled by then is a human's business.
+const SETTLES_WITHIN: TimeDelta = TimeDelta::minutes(20);
 /// How often a decision is made anew because the ledger changed under it.
 const DECISIONS: usize = 5;
 
@@ -240,6 +248,15 @@ struct Shared<A> {
     policy: OnceCell<Result<Arc<Loaded<A>>, Arc<PolicyError>>>,
 }
 
+impl<A> Default for Shared<A> {
+    fn default() -> Self {
+        Self {
+            live: OnceCell::new(),
+            policy: OnceCell::new(),
+        }
+    }
+}
+
 /// One run on one target.
 #[allow(clippy::struct_field_names)] // A dry run is called a dry run everywhere.
 struct Run<'a, A> {
@@ -247,6 +264,8 @@ struct Run<'a, A> {
     target: &'a Target<A>,
     invocation: &'a Invocation,
     trigger: &'a Value,
+    /// Whether the schedule has found the target due to be restored, whatever its alarm says.
+    due: bool,
     round: Option<u32>,
     dry_run: bool,
     began: DateTime<Utc>,
@@ -270,6 +289,7 @@ struct Agreed<R: Remediation> {
 enum Decided<R: Remediation> {
     Act(Box<Agreed<R>>),
     Restore(Box<(Facts, Grounds, guard::Snapshot)>),
+    Settle(Box<(Facts, Grounds)>),
     Over(Box<Report>),
     Again,
     PolicyChanged(Arc<Loaded<R::Action>>),
@@ -303,6 +323,9 @@ impl<R: Remediation> Runtime<R> {
     }
 
     async fn answer(&self, invocation: &Invocation) -> Result<Response, RunError> {
+        if sweep::is_schedule(&invocation.payload) {
+            return Self::concluded(self.sweep(invocation).await?);
+        }
         let (trigger, continuation) = match invocation.payload.get("continuation") {
             Some(continuation) => {
                 let continuation: Continuation =
@@ -322,11 +345,15 @@ impl<R: Remediation> Runtime<R> {
                 Err(changed) => policy = changed,
             }
         };
-        let response = Response::new(
+        Self::concluded(Response::new(
             event.alarm_arn.clone(),
             event.state.as_str().to_owned(),
             reports,
-        );
+        ))
+    }
+
+    /// The response, as an error where a target failed.
+    fn concluded(response: Response) -> Result<Response, RunError> {
         let failures = || {
             response
                 .reports
@@ -363,12 +390,15 @@ impl<R: Remediation> Runtime<R> {
             .collect();
         if targets.is_empty() {
             tracing::warn!(alarm = %event.alarm_arn, "no target of the policy lists the alarm");
-            return Ok(vec![self.no_target(event)]);
+            return Ok(vec![Self::no_run(Outcome::Skipped {
+                rule: Rule::NoTarget,
+                reason: format!(
+                    "no target in {} lists {}",
+                    self.suite.settings.policy_parameter, event.alarm_name
+                ),
+            })]);
         }
-        let shared = Shared {
-            live: OnceCell::new(),
-            policy: OnceCell::new(),
-        };
+        let shared = Shared::default();
         let runs = targets.into_iter().map(|target| {
             let run = Run {
                 place: Place {
@@ -378,10 +408,12 @@ impl<R: Remediation> Runtime<R> {
                     event,
                     limits: &target.guard,
                     request_id: &invocation.request_id,
+                    delivered: true,
                 },
                 target,
                 invocation,
                 trigger,
+                due: false,
                 round: continuation.map(|continuation| continuation.round),
                 dry_run: self.suite.settings.dry_run || event.dry_run,
                 began: self.suite.clock.now(),
@@ -406,20 +438,15 @@ impl<R: Remediation> Runtime<R> {
         Ok(reports)
     }
 
-    fn no_target(&self, event: &AlarmEvent) -> Report {
+    /// A report of no run.
+    fn no_run(outcome: Outcome) -> Report {
         Report {
             remediation: R::NAME.to_owned(),
             target: String::new(),
             resource: String::new(),
             incident_id: None,
             causation_id: None,
-            outcome: Outcome::Skipped {
-                rule: Rule::NoTarget,
-                reason: format!(
-                    "no target in {} lists {}",
-                    self.suite.settings.policy_parameter, event.alarm_name
-                ),
-            },
+            outcome,
             duplicate: false,
             plan: None,
             evidence: None,
@@ -448,6 +475,12 @@ impl<R: Remediation> Runtime<R> {
                 Decided::Restore(restore) => {
                     let (facts, grounds, snapshot) = *restore;
                     if let Some(report) = self.restore(run, facts, grounds, snapshot, steps).await {
+                        return Ran::Reported(Box::new(report), Vec::new());
+                    }
+                }
+                Decided::Settle(settle) => {
+                    let (facts, grounds) = *settle;
+                    if let Some(report) = self.settle(run, &facts, &grounds, steps).await {
                         return Ran::Reported(Box::new(report), Vec::new());
                     }
                 }
@@ -504,8 +537,12 @@ impl<R: Remediation> Runtime<R> {
             self.suite.ledger.read(&run.place),
             shared.live.get_or_init(|| self.live(event)),
             async {
-                if alarmed {
-                    Some(self.remediation.observe(&run.target.action).await)
+                if alarmed || (R::LEARNS && run.place.delivered) {
+                    Some(
+                        self.remediation
+                            .observe(&run.target.action, Some(event), clock.now())
+                            .await,
+                    )
                 } else {
                     None
                 }
@@ -548,14 +585,29 @@ impl<R: Remediation> Runtime<R> {
             Verdict::Repeat(stored) => return self.repeat(run, &facts, *stored).await,
             Verdict::Refuse(refusal) => {
                 let guard::Refusal { outcome, breaker } = *refusal;
+                let amendment = Amendment {
+                    breaker,
+                    ..Amendment::default()
+                };
                 return self
-                    .refuse(run, &facts, outcome, breaker, None, Vec::new())
+                    .refuse(run, &facts, outcome, amendment, None, Vec::new())
                     .await;
             }
             Verdict::Proceed(grounds) => grounds,
         };
-        let Some(observed) = observed else {
-            return self.recovered(run, facts, grounds, live).await;
+        if grounds.settling {
+            return Decided::Settle(Box::new((facts, grounds)));
+        }
+        let observed = match observed {
+            Some(observed) if alarmed => observed,
+            observed => {
+                let observed = observed.and_then(|observed| {
+                    observed
+                        .inspect_err(|error| tracing::warn!(%error, "nothing was learned"))
+                        .ok()
+                });
+                return self.recovered(run, facts, grounds, live, observed).await;
+            }
         };
         let observed = match observed {
             Ok(observed) => observed,
@@ -563,37 +615,105 @@ impl<R: Remediation> Runtime<R> {
                 return Decided::Over(Box::new(Self::failed(run, &error, error.is_transient())));
             }
         };
-        let resuming = grounds.round > 1 || grounds.attempt > 1;
-        let planned = R::plan(&observed, &run.target.action, Moment { now, resuming });
+        let incident_id = run.place.incident_of(&facts);
+        let planned = Self::planned(run, &facts, &grounds, &incident_id, &observed, now);
         steps.end("plan", clock.now());
-        match planned {
-            Planned::Nothing { reason } => {
-                let outcome = Outcome::Skipped {
-                    rule: Rule::NothingToDo,
-                    reason,
-                };
-                self.refuse(run, &facts, outcome, None, None, Vec::new())
-                    .await
+        self.agreed(run, facts, grounds, planned).await
+    }
+
+    fn planned(
+        run: &Run<'_, R::Action>,
+        facts: &Facts,
+        grounds: &Grounds,
+        incident_id: &str,
+        observed: &R::Observed,
+        now: DateTime<Utc>,
+    ) -> Planned<R::Plan> {
+        let moment = Moment {
+            now,
+            resuming: grounds.round > 1 || grounds.attempt > 1,
+            event: run.place.event,
+            incident_id,
+            memory: facts.history.memory.as_ref(),
+            begun: grounds.begun.as_ref(),
+            snapshot: facts.snapshot.as_ref(),
+        };
+        R::plan(observed, &run.target.action, &moment)
+    }
+
+    /// What the plan comes to: an act, if nothing speaks against it.
+    async fn agreed(
+        &self,
+        run: &Run<'_, R::Action>,
+        facts: Facts,
+        grounds: Grounds,
+        planned: Planned<R::Plan>,
+    ) -> Decided<R> {
+        let mut amendment = Amendment::default();
+        let mut shown = None;
+        let outcome = match planned {
+            Planned::Nothing { reason } => Outcome::Skipped {
+                rule: Rule::NothingToDo,
+                reason,
+            },
+            Planned::InPlace { reason } => {
+                let kept = R::temporary(&run.target.action);
+                let now = self.suite.clock.now();
+                amendment.snapshot = facts
+                    .snapshot
+                    .as_ref()
+                    .map(|found| found.renewed(kept, now));
+                Outcome::AlreadyInPlace { reason }
             }
-            Planned::Escalate { rule, reason } => {
-                let outcome = Outcome::Escalated { rule, reason };
-                self.refuse(run, &facts, outcome, None, None, Vec::new())
-                    .await
-            }
+            Planned::Escalate { rule, reason } => Outcome::Escalated { rule, reason },
             Planned::Act { plan, snapshot } => {
                 let plan_value = serde_json::to_value(&plan).unwrap_or(Value::Null);
                 if run.dry_run {
                     return self.rehearse(run, &facts, &plan, plan_value).await;
                 }
-                Decided::Act(Box::new(Agreed {
-                    facts,
-                    grounds,
-                    plan,
-                    plan_value,
-                    snapshot,
-                }))
+                match Self::unapproved(run, &grounds, &plan_value) {
+                    None => {
+                        return Decided::Act(Box::new(Agreed {
+                            facts,
+                            grounds,
+                            plan,
+                            plan_value,
+                            snapshot,
+                        }));
+                    }
+                    Some(outcome) => {
+                        shown = Some(plan_value);
+                        outcome
+                    }
+                }
             }
+        };
+        self.refuse(run, &facts, outcome, amendment, shown, Vec::new())
+            .await
+    }
+
+    /// Why the plan has to wait for a human, if it has to.
+    fn unapproved(run: &Run<'_, R::Action>, grounds: &Grounds, plan: &Value) -> Option<Outcome> {
+        let begun = grounds.round > 1 || grounds.attempt > 1;
+        if begun || !R::needs_approval(&run.target.action) {
+            return None;
         }
+        let hash = crate::ids::plan_hash(plan);
+        let reason = match &run.place.event.approved_plan {
+            Some(approved) if *approved == hash => return None,
+            Some(approved) => {
+                format!(
+                    "plan {approved} was approved, and by now the plan is another: approve plan {hash}"
+                )
+            }
+            None => {
+                format!("the policy wants a human to approve the plan first: approve plan {hash}")
+            }
+        };
+        Some(Outcome::Escalated {
+            rule: Rule::ApprovalRequired,
+            reason,
+        })
     }
 
     async fn live(&self, event: &AlarmEvent) -> Result<LiveAlarm, Arc<AwsError>> {
@@ -696,7 +816,13 @@ impl<R: Remediation> Runtime<R> {
         match self
             .suite
             .ledger
-            .refuse(&run.place, facts, &entry, None, self.suite.clock.now())
+            .refuse(
+                &run.place,
+                facts,
+                &entry,
+                Amendment::default(),
+                self.suite.clock.now(),
+            )
             .await
         {
             Ok(Some(_)) => {}
@@ -717,13 +843,15 @@ impl<R: Remediation> Runtime<R> {
         run: &Run<'_, R::Action>,
         facts: &Facts,
         outcome: Outcome,
-        breaker: Option<guard::OpenBreaker>,
+        amendment: Amendment,
         plan: Option<Value>,
         notes: Vec<String>,
     ) -> Decided<R> {
         let kind = match &outcome {
             Outcome::Escalated { .. } => "escalated",
+            Outcome::AlreadyInPlace { .. } if run.place.event.state == State::Alarm => "in-place",
             Outcome::AlreadyInPlace { .. } => "recovered",
+            Outcome::Pending { .. } => "pending",
             Outcome::Failed { .. } => "failed",
             Outcome::Skipped {
                 rule: Rule::DryRun, ..
@@ -745,7 +873,7 @@ impl<R: Remediation> Runtime<R> {
         match self
             .suite
             .ledger
-            .refuse(&run.place, facts, &entry, breaker, now)
+            .refuse(&run.place, facts, &entry, amendment, now)
             .await
         {
             Ok(None) => Decided::Again,
@@ -776,40 +904,93 @@ impl<R: Remediation> Runtime<R> {
                     rule: Rule::DryRun,
                     reason: "a dry run ends with its plan; nothing was changed".to_owned(),
                 };
-                self.refuse(run, facts, outcome, None, Some(plan_value), notes)
-                    .await
+                self.refuse(
+                    run,
+                    facts,
+                    outcome,
+                    Amendment::default(),
+                    Some(plan_value),
+                    notes,
+                )
+                .await
             }
         }
     }
 
-    /// The alarm is back to OK: undo what is temporary, close the incident.
+    /// The alarm is back to OK: undo what is temporary once that has held, close the incident.
     async fn recovered(
         &self,
         run: &Run<'_, R::Action>,
         facts: Facts,
         grounds: Grounds,
         live: LiveAlarm,
+        observed: Option<R::Observed>,
     ) -> Decided<R> {
-        if let LiveAlarm::Found {
-            state: State::Alarm,
-            ..
-        } = live
-        {
-            let outcome = Outcome::Skipped {
+        let now = self.suite.clock.now();
+        let event = run.place.event;
+        let back_in_alarm = matches!(
+            live,
+            LiveAlarm::Found {
+                state: State::Alarm,
+                ..
+            }
+        );
+        let mut amendment = Amendment::default();
+        let outcome = match facts.snapshot.clone() {
+            Some(snapshot) if run.due => {
+                return Decided::Restore(Box::new((facts, grounds, snapshot)));
+            }
+            _ if back_in_alarm => Outcome::Skipped {
                 rule: Rule::StaleEvent,
                 reason: "the alarm, read again, is in ALARM; what is in place stays".to_owned(),
-            };
-            return self
-                .refuse(run, &facts, outcome, None, None, Vec::new())
-                .await;
-        }
-        if let Some(snapshot) = facts.snapshot.clone() {
-            return Decided::Restore(Box::new((facts, grounds, snapshot)));
-        }
-        let outcome = Outcome::AlreadyInPlace {
-            reason: "the alarm is back to OK, and nothing temporary is in place".to_owned(),
+            },
+            None => {
+                let memory = facts.history.memory.as_ref();
+                let lesson = observed
+                    .and_then(|observed| R::learn(&observed, &run.target.action, memory, now));
+                let learned = lesson
+                    .as_ref()
+                    .map(|lesson| format!("; {}", lesson.summary))
+                    .unwrap_or_default();
+                amendment.memory = lesson.map(|lesson| lesson.memory);
+                Outcome::AlreadyInPlace {
+                    reason: format!(
+                        "the alarm is back to OK, and nothing temporary is in place{learned}"
+                    ),
+                }
+            }
+            Some(snapshot) => {
+                let alarms = match self.alarms(&run.target.alarms).await {
+                    Ok(alarms) => alarms,
+                    Err(error) => {
+                        let failed = Self::failed(run, &error, error.is_transient());
+                        return Decided::Over(Box::new(failed));
+                    }
+                };
+                let stabilisation = R::temporary(&run.target.action)
+                    .map_or(TimeDelta::zero(), |temporary| temporary.stabilisation);
+                let restore_at = event.changed_at + stabilisation;
+                if let Some(alarm) = alarms.in_alarm.first() {
+                    Outcome::Skipped {
+                        rule: Rule::OtherAlarm,
+                        reason: format!("{alarm} is still in ALARM; what is in place stays"),
+                    }
+                } else if restore_at > now && !run.dry_run {
+                    amendment.snapshot = Some(snapshot.ending(restore_at));
+                    Outcome::Pending {
+                        reason: format!(
+                            "the alarm is back to OK; what is in place is taken back if that still holds {} s after",
+                            stabilisation.num_seconds()
+                        ),
+                        check_again_at: restore_at,
+                        continuation: None,
+                    }
+                } else {
+                    return Decided::Restore(Box::new((facts, grounds, snapshot)));
+                }
+            }
         };
-        self.refuse(run, &facts, outcome, None, None, Vec::new())
+        self.refuse(run, &facts, outcome, amendment, None, Vec::new())
             .await
     }
 
@@ -821,24 +1002,16 @@ impl<R: Remediation> Runtime<R> {
         mut steps: Steps,
     ) -> Option<(Report, Vec<Metric>)> {
         let Suite { ledger, clock, .. } = &self.suite;
-        let Agreed {
-            facts,
-            grounds,
-            plan,
-            plan_value,
-            snapshot,
-        } = agreed;
+        let now = clock.now();
         let deadline = run.invocation.deadline;
+        let snapshot = Self::snapshot(run, &agreed, now);
         let intent = Intent {
-            facts: &facts,
-            grounds: &grounds,
-            plan: &plan_value,
+            facts: &agreed.facts,
+            grounds: &agreed.grounds,
+            plan: &agreed.plan_value,
             snapshot: snapshot.as_ref(),
         };
-        let claim = ledger
-            .claim(&run.place, &intent, clock.now(), deadline)
-            .await;
-        let permit = match claim {
+        let permit = match ledger.claim(&run.place, &intent, now, deadline).await {
             Ok(Claim::Granted(permit)) => permit,
             Ok(Claim::Overtaken) => return None,
             Err(error) => {
@@ -846,37 +1019,18 @@ impl<R: Remediation> Runtime<R> {
             }
         };
         steps.end("claim", clock.now());
-        tracing::info!(incident_id = %permit.incident_id, token = permit.token, plan = %plan_value, "claimed");
-        let work = Work {
-            clock,
-            deadline: deadline - RESERVE,
-            ledger,
-        };
-        let apply = self
-            .remediation
-            .apply(&permit, &plan, &run.target.action, &work);
-        let applied = self.while_beating(&permit, apply).await;
+        tracing::info!(incident_id = %permit.incident_id, token = permit.token, plan = %agreed.plan_value, "claimed");
+        let (plan, mut done) = self
+            .while_beating(&permit, self.applied(run, &permit, agreed, snapshot))
+            .await;
         steps.end("apply", clock.now());
-        let mut done = applied.unwrap_or_else(|error| Done {
-            end: remediation::End::Failed {
-                error: error.to_string(),
-                retryable: error.is_transient(),
-            },
-            summary: error.to_string(),
-            evidence: Value::Null,
-            progress: permit.progress.clone(),
-            memory: None,
-            breaker: None,
-            entries: Vec::new(),
-            notes: Vec::new(),
-            metrics: Vec::new(),
-        });
         let verified = self.verify(&plan, &done, &mut steps).await;
         let (outcome, status) = self.judge(run, &permit, &done, verified.as_ref());
         let metrics = std::mem::take(&mut done.metrics);
+        let plan = serde_json::to_value(&plan).unwrap_or(Value::Null);
         let report = Report {
             incident_id: Some(permit.incident_id.clone()),
-            plan: Some(plan_value),
+            plan: Some(plan),
             evidence: Some(done.evidence.clone()),
             notes: done.notes.clone(),
             steps: steps.taken,
@@ -887,6 +1041,209 @@ impl<R: Remediation> Runtime<R> {
                 .await,
             metrics,
         ))
+    }
+
+    /// The snapshot to write with the claim: that of the first plan, kept from then on.
+    fn snapshot(
+        run: &Run<'_, R::Action>,
+        agreed: &Agreed<R>,
+        now: DateTime<Utc>,
+    ) -> Option<guard::Snapshot> {
+        let temporary = R::temporary(&run.target.action);
+        if let Some(found) = &agreed.facts.snapshot {
+            return Some(found.renewed(temporary, now));
+        }
+        let state = agreed.snapshot.clone()?;
+        Some(guard::Snapshot {
+            run_id: run.place.run_id(),
+            incident_id: run.place.incident_of(&agreed.facts),
+            event: run.place.event.clone(),
+            taken_at: now,
+            expires_at: temporary.map(|kept| now + kept.expires_after.min(kept.at_most)),
+            restore_at: None,
+            version: 1,
+            state,
+        })
+    }
+
+    /// Carries the plan out, and plans anew where the target was not as observed.
+    async fn applied(
+        &self,
+        run: &Run<'_, R::Action>,
+        permit: &Permit,
+        agreed: Agreed<R>,
+        mut snapshot: Option<guard::Snapshot>,
+    ) -> (R::Plan, Done) {
+        let Suite { ledger, clock, .. } = &self.suite;
+        let work = Work {
+            clock,
+            deadline: run.invocation.deadline - RESERVE,
+            ledger,
+        };
+        let action = &run.target.action;
+        let Agreed {
+            facts,
+            grounds,
+            mut plan,
+            ..
+        } = agreed;
+        let mut replans = Vec::new();
+        let done = loop {
+            let applied = self.remediation.apply(permit, &plan, action, &work).await;
+            let done = applied.unwrap_or_else(|error| failed(&error, error.is_transient(), permit));
+            let End::Overtaken { reason } = &done.end else {
+                break done;
+            };
+            if replans.len() >= REPLANS as usize {
+                let error = format!("{reason}, and so it was after every new look at it");
+                break failed(&error, true, permit);
+            }
+            let observed = self
+                .remediation
+                .observe(action, Some(run.place.event), clock.now())
+                .await;
+            let observed = match observed {
+                Ok(observed) => observed,
+                Err(error) => break failed(&error, error.is_transient(), permit),
+            };
+            let planned = Self::planned(
+                run,
+                &facts,
+                &grounds,
+                &permit.incident_id,
+                &observed,
+                clock.now(),
+            );
+            let end = match planned {
+                Planned::Act {
+                    plan: anew,
+                    snapshot: state,
+                } => {
+                    replans.push(Entry {
+                        kind: "replanned",
+                        summary: reason.clone(),
+                        detail: json!({"plan": anew}),
+                    });
+                    plan = anew;
+                    // Nothing was changed yet, so what was observed now is the state to go back to.
+                    if facts.snapshot.is_none()
+                        && let (Some(taken), Some(state)) = (&mut snapshot, state)
+                    {
+                        taken.version += 1;
+                        taken.state = state;
+                        let written = ledger.retake(permit, taken, clock.now()).await;
+                        if let Err(error) = written {
+                            break failed(&error, error.is_transient(), permit);
+                        }
+                    }
+                    continue;
+                }
+                Planned::Nothing { reason } | Planned::InPlace { reason } => {
+                    End::Nothing { reason }
+                }
+                Planned::Escalate { rule, reason } => End::Escalated { rule, reason },
+            };
+            break Done::new(end, reason.clone());
+        };
+        let entries = replans.into_iter().chain(done.entries).collect();
+        (plan, Done { entries, ..done })
+    }
+
+    /// Looks whether a target has settled into a plan whose calls were all made; `None` when another run was first.
+    async fn settle(
+        &self,
+        run: &Run<'_, R::Action>,
+        facts: &Facts,
+        grounds: &Grounds,
+        mut steps: Steps,
+    ) -> Option<Report> {
+        let Suite { ledger, clock, .. } = &self.suite;
+        let plan = facts.settling.as_ref().and_then(|settling| {
+            serde_json::from_value::<R::Plan>(settling.plan.clone())
+                .ok()
+                .map(|plan| (settling, plan))
+        });
+        let done = Done::new(End::Finished, "the calls were made before");
+        let verified = match &plan {
+            Some((_, plan)) => match self.remediation.verify(plan, &done).await {
+                Ok(verified) => verified,
+                Err(error) => return Some(Self::failed(run, &error, error.is_transient())),
+            },
+            None => remediation::Verified {
+                holds: false,
+                summary: "the ledger does not hold the plan in a form that this release reads"
+                    .to_owned(),
+            },
+        };
+        steps.end("verify", clock.now());
+        let now = clock.now();
+        let in_time = plan
+            .as_ref()
+            .is_some_and(|(settling, _)| now - settling.since < SETTLES_WITHIN);
+        if !verified.holds && in_time {
+            let outcome = Outcome::Pending {
+                reason: verified.summary,
+                check_again_at: now + SETTLES_LATER,
+                continuation: Self::step_again(run),
+            };
+            let incident_id = Some(run.place.incident_of(facts));
+            return Some(Report {
+                incident_id,
+                ..Self::report(run, outcome)
+            });
+        }
+        let plan_value = plan.map_or(Value::Null, |(settling, _)| settling.plan.clone());
+        let intent = Intent {
+            facts,
+            grounds,
+            plan: &plan_value,
+            snapshot: None,
+        };
+        let claim = ledger
+            .claim(&run.place, &intent, now, run.invocation.deadline)
+            .await;
+        let permit = match claim {
+            Ok(Claim::Granted(permit)) => permit,
+            Ok(Claim::Overtaken) => return None,
+            Err(error) => return Some(Self::failed(run, &error, error.is_transient())),
+        };
+        steps.end("claim", clock.now());
+        let outcome = if verified.holds {
+            Outcome::Applied {
+                summary: verified.summary.clone(),
+            }
+        } else {
+            Outcome::Escalated {
+                rule: Rule::NotSettled,
+                reason: format!(
+                    "{}, and {} minutes are more than it should take",
+                    verified.summary,
+                    SETTLES_WITHIN.num_minutes()
+                ),
+            }
+        };
+        let report = Report {
+            incident_id: Some(permit.incident_id.clone()),
+            plan: Some(plan_value),
+            steps: steps.taken,
+            ..Self::report(run, outcome)
+        };
+        Some(
+            self.conclude(
+                run,
+                &permit,
+                done,
+                Some(verified),
+                Status::Completed,
+                report,
+            )
+            .await,
+        )
+    }
+
+    /// The input with which a playbook asks again.
+    fn step_again(run: &Run<'_, R::Action>) -> Option<Value> {
+        matches!(run.place.event.path, Path::Playbook { .. }).then(|| run.trigger.clone())
     }
 
     /// Does the work, and tells the ledger all the while that it is being done.
@@ -919,7 +1276,7 @@ impl<R: Remediation> Runtime<R> {
         done: &Done,
         steps: &mut Steps,
     ) -> Option<remediation::Verified> {
-        if done.end != remediation::End::Finished {
+        if done.end != End::Finished {
             return None;
         }
         let verified = match self.remediation.verify(plan, done).await {
@@ -942,13 +1299,13 @@ impl<R: Remediation> Runtime<R> {
         verified: Option<&remediation::Verified>,
     ) -> (Outcome, Status) {
         match (&done.end, verified) {
-            (remediation::End::Finished, Some(verified)) if verified.holds => (
+            (End::Finished, Some(verified)) if verified.holds => (
                 Outcome::Applied {
                     summary: format!("{}; {}", done.summary, verified.summary),
                 },
                 Status::Completed,
             ),
-            (remediation::End::Finished, verified) => (
+            (End::Finished, verified) => (
                 Outcome::Escalated {
                     rule: Rule::Unsafe,
                     reason: format!(
@@ -960,21 +1317,49 @@ impl<R: Remediation> Runtime<R> {
                 },
                 Status::Completed,
             ),
-            (remediation::End::Escalated { rule, reason }, _) => (
+            (End::Escalated { rule, reason }, _) => (
                 Outcome::Escalated {
                     rule: *rule,
                     reason: reason.clone(),
                 },
                 Status::Completed,
             ),
-            (remediation::End::Failed { error, retryable }, _) => (
+            (End::Failed { error, retryable }, _) => (
                 Outcome::Failed {
                     error: error.clone(),
                     retryable: *retryable,
                 },
                 Status::Failed,
             ),
-            (remediation::End::Unfinished, _) => {
+            (
+                End::Settling {
+                    reason,
+                    check_again_at,
+                },
+                _,
+            ) => (
+                Outcome::Pending {
+                    reason: format!("{}; {reason}", done.summary),
+                    check_again_at: *check_again_at,
+                    continuation: Self::step_again(run),
+                },
+                Status::Settling,
+            ),
+            (End::Nothing { reason }, _) => (
+                Outcome::Skipped {
+                    rule: Rule::NothingToDo,
+                    reason: reason.clone(),
+                },
+                Status::Completed,
+            ),
+            (End::Overtaken { reason }, _) => (
+                Outcome::Failed {
+                    error: reason.clone(),
+                    retryable: true,
+                },
+                Status::Failed,
+            ),
+            (End::Unfinished, _) => {
                 let rounds = R::max_rounds(&run.target.action);
                 if permit.round >= rounds {
                     let reason = format!(
@@ -1033,6 +1418,7 @@ impl<R: Remediation> Runtime<R> {
             Outcome::Applied { .. } => "applied",
             Outcome::Pending { .. } => "pending",
             Outcome::Escalated { .. } => "escalated",
+            Outcome::Skipped { .. } => "skipped",
             _ => "failed",
         };
         let mut entries = done.entries;
@@ -1071,6 +1457,13 @@ impl<R: Remediation> Runtime<R> {
             entries,
             continues_by,
             restored: false,
+            settling: (status == Status::Settling).then(|| guard::Settling {
+                run_id: permit.run_id.clone(),
+                incident_id: permit.incident_id.clone(),
+                event: run.place.event.clone(),
+                since: now,
+                plan: report.plan.clone().unwrap_or(Value::Null),
+            }),
         };
         if let Err(error) = self.suite.ledger.finish(permit, end, now).await {
             return Self::unwritten(report, &error);
@@ -1123,7 +1516,14 @@ impl<R: Remediation> Runtime<R> {
                 reason: "a dry run ends with its plan; nothing was restored".to_owned(),
             };
             return match self
-                .refuse(run, &facts, outcome, None, Some(plan), Vec::new())
+                .refuse(
+                    run,
+                    &facts,
+                    outcome,
+                    Amendment::default(),
+                    Some(plan),
+                    Vec::new(),
+                )
                 .await
             {
                 Decided::Over(report) => Some(*report),
@@ -1197,6 +1597,7 @@ impl<R: Remediation> Runtime<R> {
             entries: vec![entry],
             continues_by: None,
             restored: status == Status::Completed,
+            settling: None,
         };
         Some(match ledger.finish(&permit, end, clock.now()).await {
             Ok(()) => report,
@@ -1258,6 +1659,21 @@ impl<R: Remediation> Runtime<R> {
                 tracing::error!(%error, "the outcome did not reach the bus");
             }
         }
+    }
+}
+
+/// A round that failed on the way.
+fn failed(error: &dyn std::fmt::Display, retryable: bool, permit: &Permit) -> Done {
+    let error = error.to_string();
+    Done {
+        progress: permit.progress.clone(),
+        ..Done::new(
+            End::Failed {
+                error: error.clone(),
+                retryable,
+            },
+            error,
+        )
     }
 }
 

@@ -1,0 +1,146 @@
+//! What is remembered of an alias: which version serves since when, which are good, which are bad, what was rolled back.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use shared::remediation::Lesson;
+
+use crate::plan::{Observed, Traffic};
+use crate::policy::Rollback;
+
+/// How long an attestation stands before it is written anew.
+const FRESH: TimeDelta = TimeDelta::hours(1);
+/// Versions remembered of each kind.
+const REMEMBERED: usize = 50;
+
+/// What is remembered of an alias.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Memory {
+    /// The version that had all the traffic when last looked at.
+    pub serving: Option<Serving>,
+    /// Versions that served well, by number.
+    pub good: BTreeMap<u64, Attested>,
+    /// Versions that were rolled back from, by number. Never chosen again.
+    pub bad: BTreeMap<u64, Condemned>,
+    /// The last rollback.
+    pub last: Option<RolledBack>,
+}
+
+/// A version with all the traffic.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Serving {
+    /// Its number.
+    pub version: u64,
+    /// Since when at the latest.
+    pub since: DateTime<Utc>,
+}
+
+/// A version that served well.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attested {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// What it served.
+    pub traffic: Traffic,
+}
+
+/// A version that was rolled back from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Condemned {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// The incident.
+    pub incident_id: String,
+}
+
+/// A rollback.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RolledBack {
+    /// The incident.
+    pub incident_id: String,
+    /// From which version.
+    pub from: u64,
+    /// To which.
+    pub to: u64,
+    /// When.
+    pub at: DateTime<Utc>,
+}
+
+impl Memory {
+    /// Reads what the ledger holds; nothing, when another release wrote it.
+    #[must_use]
+    pub fn read(memory: Option<&Value>) -> Self {
+        memory
+            .and_then(|memory| serde_json::from_value(memory.clone()).ok())
+            .unwrap_or_default()
+    }
+
+    /// With a rollback noted.
+    #[must_use]
+    pub fn with(mut self, rolled_back: RolledBack) -> Self {
+        let RolledBack {
+            incident_id,
+            from,
+            at,
+            ..
+        } = rolled_back.clone();
+        self.good.remove(&from);
+        self.bad.insert(from, Condemned { at, incident_id });
+        while self.bad.len() > REMEMBERED {
+            self.bad.pop_first();
+        }
+        self.last = Some(rolled_back);
+        self
+    }
+}
+
+/// What a look at the alias teaches: who serves since when, and whether it does so well.
+#[must_use]
+pub fn learn(
+    observed: &Observed,
+    policy: &Rollback,
+    memory: Option<&Value>,
+    now: DateTime<Utc>,
+) -> Option<Lesson> {
+    let mut known = Memory::read(memory);
+    // A canary or a deployment in flight blurs who served what.
+    if !observed.alias.weights.is_empty() || observed.deployment.is_some() {
+        return None;
+    }
+    let version = observed.alias.version;
+    let mut news = Vec::new();
+    if known.serving.as_ref().map(|serving| serving.version) != Some(version) {
+        known.serving = Some(Serving {
+            version,
+            since: now,
+        });
+        news.push(format!("version {version} has all the traffic"));
+    }
+    let traffic = observed.traffic_of(version);
+    let since = known.serving.as_ref().map_or(now, |serving| serving.since);
+    // What it served has to be its own.
+    let alone = now - since >= TimeDelta::seconds(i64::from(policy.blame.window_seconds.get()));
+    let well = traffic.invocations >= u64::from(policy.attestation.min_invocations.get())
+        && traffic.error_percent() < policy.attestation.error_percent.max(f64::MIN_POSITIVE);
+    let stale = known
+        .good
+        .get(&version)
+        .is_none_or(|attested| now - attested.at >= FRESH);
+    if alone && well && stale && !known.bad.contains_key(&version) {
+        news.push(format!("version {version} serves well: {traffic}"));
+        known.good.insert(version, Attested { at: now, traffic });
+        while known.good.len() > REMEMBERED {
+            known.good.pop_first();
+        }
+    }
+    if news.is_empty() {
+        return None;
+    }
+    Some(Lesson {
+        memory: serde_json::to_value(known).unwrap_or(Value::Null),
+        summary: news.join("; "),
+    })
+}

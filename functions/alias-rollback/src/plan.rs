@@ -1,0 +1,392 @@
+//! Whether a version is to blame, and what is done about it. Pure.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use shared::outcome::Rule;
+use shared::remediation::{Moment, Planned};
+
+use crate::memory::Memory;
+use crate::policy::{Blame, DeploymentGroup, Rollback};
+
+/// An alias as it was observed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Alias {
+    /// The version that has what the weights leave.
+    pub version: u64,
+    /// Other versions, with their share of the traffic.
+    pub weights: BTreeMap<u64, f64>,
+    /// Changes with every change of the alias.
+    pub revision_id: String,
+}
+
+/// A published version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// Its number.
+    pub number: u64,
+    /// SHA-256 of its code.
+    pub code_sha256: String,
+    /// When it was published.
+    pub published_at: Option<DateTime<Utc>>,
+    /// Whether it can be invoked; `None` when Lambda did not tell.
+    pub active: Option<bool>,
+}
+
+/// What a version served.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Invocations.
+    pub invocations: u64,
+    /// Invocations that ended in an error.
+    pub errors: u64,
+}
+
+impl Traffic {
+    /// Errors among the invocations, in percent.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss)] // Invocations in an hour are far below 2^52.
+    pub fn error_percent(self) -> f64 {
+        if self.invocations == 0 {
+            0.0
+        } else {
+            100.0 * self.errors as f64 / self.invocations as f64
+        }
+    }
+}
+
+impl fmt::Display for Traffic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            invocations,
+            errors,
+        } = self;
+        write!(
+            f,
+            "{errors} errors in {invocations} invocations ({:.1} %)",
+            self.error_percent()
+        )
+    }
+}
+
+/// All that was observed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observed {
+    /// The alias.
+    pub alias: Alias,
+    /// The published versions, by number.
+    pub versions: BTreeMap<u64, Version>,
+    /// What each version of the alias served in the window, where Lambda counts by version.
+    pub by_version: BTreeMap<u64, Traffic>,
+    /// What the alias served in the window.
+    pub total: Traffic,
+    /// The `CodeDeploy` deployment in flight.
+    pub deployment: Option<String>,
+    /// Event source mappings and permissions that name the alias.
+    pub used_by: Vec<String>,
+    /// The stack that owns the function, from its tags.
+    pub stack: Option<String>,
+}
+
+impl Observed {
+    /// What a version served. Lambda counts by version only while an alias has two of them.
+    #[must_use]
+    pub fn traffic_of(&self, version: u64) -> Traffic {
+        if self.alias.weights.is_empty() && version == self.alias.version {
+            return self.total;
+        }
+        self.by_version.get(&version).copied().unwrap_or_default()
+    }
+}
+
+/// What is done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum Step {
+    /// All traffic goes to `to`, and no other version has a weight.
+    Point {
+        /// The version.
+        to: u64,
+        /// The alias's revision that this rests on.
+        revision_id: String,
+    },
+    /// The deployment is stopped, and rolls back by its own means.
+    StopDeployment {
+        /// Its id.
+        deployment: String,
+        /// Of which group.
+        group: DeploymentGroup,
+        /// The version that it leaves the alias at.
+        to: u64,
+    },
+}
+
+/// A rollback, complete.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The function's name.
+    pub function: String,
+    /// The alias's name.
+    pub alias: String,
+    /// The version that is to blame.
+    pub from: u64,
+    /// What is done.
+    pub step: Step,
+    /// Why: the versions' figures side by side, and the age of the deployment.
+    pub why: String,
+    /// Who will disagree with the alias from now on.
+    pub drift: String,
+    /// Whether the alias is invoked once afterwards.
+    pub smoke_test: bool,
+}
+
+impl Plan {
+    /// The version that has all the traffic afterwards.
+    #[must_use]
+    pub fn to(&self) -> u64 {
+        match &self.step {
+            Step::Point { to, .. } | Step::StopDeployment { to, .. } => *to,
+        }
+    }
+}
+
+/// A version that is to blame, and why.
+struct Blamed {
+    from: u64,
+    why: String,
+}
+
+/// Decides.
+#[must_use]
+pub fn plan(observed: &Observed, policy: &Rollback, moment: &Moment<'_>) -> Planned<Plan> {
+    if let Some(plan) = begun(observed, moment) {
+        return Planned::Act {
+            plan,
+            snapshot: None,
+        };
+    }
+    let memory = Memory::read(moment.memory);
+    let alias = &policy.alias;
+    let nothing = |reason: String| Planned::Nothing { reason };
+    if let Some(last) = &memory.last
+        && last.incident_id == moment.incident_id
+        && !moment.resuming
+    {
+        return nothing(format!(
+            "{alias} was rolled back from version {} to {} in this incident already; a second rollback would be a guess",
+            last.from, last.to
+        ));
+    }
+    let served = |traffic: &Traffic| traffic.invocations > 0;
+    let invoked = served(&observed.total) || observed.by_version.values().any(served);
+    if observed.used_by.is_empty() && !invoked {
+        return nothing(format!(
+            "nothing invokes {alias}: it has no event source mapping, no permission and no invocation in the window; rolling it back would change nothing"
+        ));
+    }
+    let blamed = if observed.alias.weights.is_empty() {
+        promoted(observed, policy, &memory, moment.now)
+    } else {
+        canary(observed, &policy.blame)
+    };
+    let Blamed { from, why } = match blamed {
+        Ok(blamed) => blamed,
+        Err(reason) => return nothing(reason),
+    };
+    let point = |to| Step::Point {
+        to,
+        revision_id: observed.alias.revision_id.clone(),
+    };
+    let is_canary = from != observed.alias.version;
+    let step = match (&observed.deployment, &policy.codedeploy) {
+        (Some(deployment), Some(group)) if is_canary => Step::StopDeployment {
+            deployment: deployment.clone(),
+            group: group.clone(),
+            to: observed.alias.version,
+        },
+        (Some(deployment), _) if !is_canary => {
+            return Planned::Escalate {
+                rule: Rule::Unsafe,
+                reason: format!(
+                    "{why}; deployment {deployment} is in flight and may bring the mended version: it is left alone, and so is the alias"
+                ),
+            };
+        }
+        _ if is_canary => point(observed.alias.version),
+        _ => match good(observed, &memory, from) {
+            Ok(to) => point(to),
+            Err(reason) => {
+                return Planned::Escalate {
+                    rule: Rule::Unsafe,
+                    reason: format!("{why}; {reason}"),
+                };
+            }
+        },
+    };
+    Planned::Act {
+        plan: Plan {
+            function: policy.function().to_owned(),
+            alias: policy.name().to_owned(),
+            from,
+            step,
+            why,
+            drift: drift(observed, from),
+            smoke_test: policy.smoke_test.is_some(),
+        },
+        snapshot: None,
+    }
+}
+
+/// The plan of an earlier attempt that has moved the alias and not lived to say so.
+fn begun(observed: &Observed, moment: &Moment<'_>) -> Option<Plan> {
+    let plan: Plan = serde_json::from_value(moment.begun?.clone()).ok()?;
+    let moved = observed.alias.version == plan.to() && observed.alias.weights.is_empty();
+    moved.then_some(plan)
+}
+
+/// Which version beside the alias's own is to blame: the worst of those that are worse than it.
+fn canary(observed: &Observed, blame: &Blame) -> Result<Blamed, String> {
+    let stable = observed.traffic_of(observed.alias.version);
+    let side_by_side = || {
+        let others = observed.alias.weights.iter().map(|(version, weight)| {
+            format!(
+                "version {version} ({:.0} % of the traffic): {}",
+                weight * 100.0,
+                observed.traffic_of(*version)
+            )
+        });
+        let own = format!("version {}: {stable}", observed.alias.version);
+        others.chain([own]).collect::<Vec<_>>().join("; ")
+    };
+    let worst = observed
+        .alias
+        .weights
+        .keys()
+        .map(|version| (*version, observed.traffic_of(*version)))
+        .filter(|(_, traffic)| traffic.invocations >= u64::from(blame.min_invocations.get()))
+        .filter(|(_, traffic)| {
+            traffic.error_percent() >= blame.error_percent
+                && traffic.error_percent() >= stable.error_percent() + blame.margin_percent
+        })
+        .max_by(|(_, one), (_, other)| one.error_percent().total_cmp(&other.error_percent()));
+    match worst {
+        Some((from, _)) => Ok(Blamed {
+            from,
+            why: side_by_side(),
+        }),
+        None => Err(format!(
+            "the errors are not the new version's: {}",
+            side_by_side()
+        )),
+    }
+}
+
+/// Whether the version that has all the traffic is to blame.
+fn promoted(
+    observed: &Observed,
+    policy: &Rollback,
+    memory: &Memory,
+    now: DateTime<Utc>,
+) -> Result<Blamed, String> {
+    let blame = &policy.blame;
+    let version = observed.alias.version;
+    let traffic = observed.traffic_of(version);
+    if traffic.invocations < u64::from(blame.min_invocations.get()) {
+        return Err(format!(
+            "version {version} served too little to conclude anything: {traffic}"
+        ));
+    }
+    if traffic.error_percent() < blame.error_percent {
+        return Err(format!(
+            "the errors are not those of version {version}: {traffic}"
+        ));
+    }
+    if let Some(last) = &memory.last
+        && last.to == version
+    {
+        return Err(format!(
+            "version {version} serves since the rollback from version {}, not by a deployment, so that the errors have another cause: {traffic}",
+            last.from
+        ));
+    }
+    let since = memory
+        .serving
+        .as_ref()
+        .filter(|serving| serving.version == version)
+        .map(|serving| serving.since)
+        .or_else(|| observed.versions.get(&version)?.published_at);
+    let Some(since) = since else {
+        return Err(format!(
+            "version {version} is not among the published versions, so that its age is unknown"
+        ));
+    };
+    let age = now - since;
+    if age > TimeDelta::seconds(i64::from(blame.recency_seconds.get())) {
+        return Err(format!(
+            "version {version} has served for {}, longer than a deployment is to blame: {traffic}",
+            hours(age)
+        ));
+    }
+    let before = memory
+        .good
+        .iter()
+        .rev()
+        .find(|(good, _)| **good != version)
+        .map(|(good, attested)| format!("; version {good} before: {}", attested.traffic))
+        .unwrap_or_default();
+    Ok(Blamed {
+        from: version,
+        why: format!(
+            "version {version}, serving for {}: {traffic}{before}",
+            hours(age)
+        ),
+    })
+}
+
+/// The newest earlier version that served well, is still there, and is not the bad one under another number.
+fn good(observed: &Observed, memory: &Memory, from: u64) -> Result<u64, String> {
+    let bad_code = observed
+        .versions
+        .get(&from)
+        .map(|version| version.code_sha256.as_str());
+    let mut refused = Vec::new();
+    for number in memory.good.range(..from).rev().map(|(number, _)| *number) {
+        let why = match observed.versions.get(&number) {
+            None => "was deleted",
+            Some(version) if version.active == Some(false) => "is not active",
+            Some(version) if Some(version.code_sha256.as_str()) == bad_code => "has the same code",
+            Some(_) if memory.bad.contains_key(&number) => "was rolled back from",
+            Some(_) => return Ok(number),
+        };
+        refused.push(format!("version {number} {why}"));
+    }
+    let refused = if refused.is_empty() {
+        "no earlier version has been seen to serve well".to_owned()
+    } else {
+        refused.join(", ")
+    };
+    Err(format!(
+        "there is no version to go back to: {refused}; choose one by hand"
+    ))
+}
+
+fn drift(observed: &Observed, from: u64) -> String {
+    let owner = match &observed.stack {
+        Some(stack) => format!("stack {stack}"),
+        None => "whatever deploys the function".to_owned(),
+    };
+    format!(
+        "{owner} still takes version {from} for the right one: deploy a mended version, since deploying again as it is brings version {from} back"
+    )
+}
+
+fn hours(age: TimeDelta) -> String {
+    let minutes = age.num_minutes();
+    if minutes < 120 {
+        format!("{minutes} min")
+    } else {
+        format!("{} h", age.num_hours())
+    }
+}

@@ -1,0 +1,437 @@
+//! Who is to blame and where to go: a table of situations, and properties that hold in every one.
+
+// Clippy takes helpers outside of a #[test] for production code.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+
+use alias_rollback::memory::{Attested, Condemned, Memory, RolledBack, Serving, learn};
+use alias_rollback::plan::{Alias, Observed, Plan, Step, Traffic, Version, plan};
+use alias_rollback::policy::Rollback;
+use chrono::{DateTime, TimeDelta, Utc};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use shared::alarm::{self, AlarmEvent};
+use shared::outcome::Rule;
+use shared::remediation::{Moment, Planned};
+
+const INCIDENT: &str = "inc-1";
+
+fn now() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_800_000_000, 0).unwrap()
+}
+
+fn event() -> AlarmEvent {
+    alarm::parse(&json!({
+        "detail-type": "CloudWatch Alarm State Change",
+        "source": "aws.cloudwatch",
+        "resources": ["arn:aws:cloudwatch:eu-west-1:123456789012:alarm:ApiFunctionErrorsHigh"],
+        "detail": {
+            "alarmName": "ApiFunctionErrorsHigh",
+            "state": {"value": "ALARM", "timestamp": "2027-01-15T08:00:00.000+0000"},
+        },
+    }))
+    .unwrap()
+}
+
+fn policy() -> Rollback {
+    serde_json::from_value(json!({
+        "alias": "arn:aws:lambda:eu-west-1:123456789012:function:orders:live",
+        "codedeploy": {"application": "orders", "group": "live"},
+    }))
+    .unwrap()
+}
+
+fn traffic(invocations: u64, errors: u64) -> Traffic {
+    Traffic {
+        invocations,
+        errors,
+    }
+}
+
+/// Versions 1 to 5, all active and each with its own code; 5 has all the traffic, and fails.
+fn observed() -> Observed {
+    let versions = (1..=5).map(|number| {
+        let version = Version {
+            number,
+            code_sha256: format!("sha-{number}"),
+            published_at: Some(now() - TimeDelta::hours(10 - i64::try_from(number).unwrap())),
+            active: Some(true),
+        };
+        (number, version)
+    });
+    Observed {
+        alias: Alias {
+            version: 5,
+            weights: BTreeMap::new(),
+            revision_id: "rev-1".into(),
+        },
+        versions: versions.collect(),
+        by_version: BTreeMap::new(),
+        total: traffic(200, 60),
+        deployment: None,
+        used_by: vec!["apigateway.amazonaws.com".into()],
+        stack: Some("orders-prod".into()),
+    }
+}
+
+/// Version 4 is stable with 90 % of the traffic, and canary 5 fails.
+fn with_canary() -> Observed {
+    let mut observed = observed();
+    observed.alias.version = 4;
+    observed.alias.weights = BTreeMap::from([(5, 0.1)]);
+    observed.by_version = BTreeMap::from([(4, traffic(900, 2)), (5, traffic(100, 40))]);
+    observed.total = traffic(1_000, 42);
+    observed
+}
+
+fn memory(good: &[u64]) -> Memory {
+    Memory {
+        serving: Some(Serving {
+            version: 5,
+            since: now() - TimeDelta::minutes(20),
+        }),
+        good: good
+            .iter()
+            .map(|number| {
+                let attested = Attested {
+                    at: now() - TimeDelta::hours(1),
+                    traffic: traffic(5_000, 3),
+                };
+                (*number, attested)
+            })
+            .collect(),
+        ..Memory::default()
+    }
+}
+
+fn decide(observed: &Observed, memory: &Memory) -> Planned<Plan> {
+    decide_begun(observed, memory, None)
+}
+
+fn decide_begun(observed: &Observed, memory: &Memory, begun: Option<&Value>) -> Planned<Plan> {
+    let memory = json!(memory);
+    let event = event();
+    let moment = Moment {
+        now: now(),
+        resuming: begun.is_some(),
+        event: &event,
+        incident_id: INCIDENT,
+        memory: Some(&memory),
+        begun,
+        snapshot: None,
+    };
+    plan(observed, &policy(), &moment)
+}
+
+fn acts(planned: Planned<Plan>) -> Plan {
+    match planned {
+        Planned::Act { plan, snapshot } => {
+            assert_eq!(snapshot, None, "a rollback is not taken back");
+            plan
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn does_nothing(planned: &Planned<Plan>, words: &str) {
+    match planned {
+        Planned::Nothing { reason } => assert!(reason.contains(words), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn escalates(planned: &Planned<Plan>, words: &str) {
+    match planned {
+        Planned::Escalate { rule, reason } => {
+            assert_eq!(*rule, Rule::Unsafe);
+            assert!(reason.contains(words), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_bad_promoted_version_gives_way_to_the_newest_good_one() {
+    let plan = acts(decide(&observed(), &memory(&[1, 3])));
+    assert_eq!(
+        (plan.from, plan.to()),
+        (5, 3),
+        "4 was never seen to serve well"
+    );
+    insta::assert_json_snapshot!(plan);
+}
+
+#[test]
+fn a_bad_canary_loses_its_weight() {
+    let plan = acts(decide(&with_canary(), &memory(&[])));
+    assert_eq!(
+        (plan.from, plan.to()),
+        (5, 4),
+        "no attestation is needed for it"
+    );
+    insta::assert_json_snapshot!(plan);
+}
+
+#[test]
+fn a_deployment_in_flight_is_stopped_and_not_fought() {
+    let mut observed = with_canary();
+    observed.deployment = Some("d-ABC".into());
+    let plan = acts(decide(&observed, &memory(&[])));
+    assert!(
+        matches!(&plan.step, Step::StopDeployment { deployment, to: 4, .. } if deployment == "d-ABC"),
+        "{plan:?}"
+    );
+}
+
+/// With all the traffic on the old version, a deployment has shifted nothing yet: it cannot be the cause.
+#[test]
+fn a_deployment_that_may_be_the_cure_is_not_stopped() {
+    let mut observed = observed();
+    observed.deployment = Some("d-ABC".into());
+    escalates(
+        &decide(&observed, &memory(&[3])),
+        "d-ABC is in flight and may bring the mended version",
+    );
+}
+
+#[test]
+fn errors_that_are_not_the_new_versions_are_left_alone() {
+    let mut both = with_canary();
+    both.by_version.insert(4, traffic(900, 340));
+    does_nothing(
+        &decide(&both, &memory(&[])),
+        "the errors are not the new version's: version 5 (10 % of the traffic): 40 errors in 100",
+    );
+    let mut few = with_canary();
+    few.by_version.insert(5, traffic(19, 19));
+    does_nothing(&decide(&few, &memory(&[])), "not the new version's");
+    let mut healthy = observed();
+    healthy.total = traffic(200, 2);
+    does_nothing(&decide(&healthy, &memory(&[3])), "not those of version 5");
+    let mut silent = observed();
+    silent.total = traffic(10, 10);
+    does_nothing(&decide(&silent, &memory(&[3])), "served too little");
+}
+
+#[test]
+fn an_old_deployment_is_not_to_blame() {
+    let mut memory = memory(&[3]);
+    memory.serving = Some(Serving {
+        version: 5,
+        since: now() - TimeDelta::hours(25),
+    });
+    does_nothing(&decide(&observed(), &memory), "has served for 25 h");
+    // Without a look at the alias before, the time of publishing counts.
+    memory.serving = None;
+    assert_eq!(acts(decide(&observed(), &memory)).to(), 3);
+}
+
+#[test]
+fn an_alias_that_nothing_invokes_is_left_alone() {
+    let mut unused = observed();
+    unused.used_by.clear();
+    unused.total = traffic(0, 0);
+    does_nothing(&decide(&unused, &memory(&[3])), "nothing invokes");
+}
+
+#[test]
+fn versions_that_cannot_serve_are_passed_over_by_name() {
+    let mut gone = observed();
+    gone.versions.remove(&4);
+    gone.versions.get_mut(&3).unwrap().active = Some(false);
+    gone.versions.get_mut(&2).unwrap().code_sha256 = "sha-5".into();
+    let mut known = memory(&[1, 2, 3, 4]);
+    assert_eq!(acts(decide(&gone, &known)).to(), 1);
+    known.bad.insert(
+        1,
+        Condemned {
+            at: now(),
+            incident_id: "inc-0".into(),
+        },
+    );
+    let planned = decide(&gone, &known);
+    for words in [
+        "version 4 was deleted",
+        "version 3 is not active",
+        "version 2 has the same code",
+        "version 1 was rolled back from",
+    ] {
+        escalates(&planned, words);
+    }
+    escalates(
+        &decide(&observed(), &memory(&[])),
+        "no earlier version has been seen to serve well",
+    );
+}
+
+#[test]
+fn one_incident_sees_one_rollback() {
+    let mut known = memory(&[3]);
+    known.last = Some(RolledBack {
+        incident_id: INCIDENT.into(),
+        from: 6,
+        to: 5,
+        at: now(),
+    });
+    does_nothing(&decide(&observed(), &known), "in this incident already");
+    let last = known.last.as_mut().unwrap();
+    last.incident_id = "inc-0".into();
+    last.to = 4;
+    assert_eq!(acts(decide(&observed(), &known)).to(), 3);
+}
+
+#[test]
+fn what_a_rollback_brought_back_is_no_new_version() {
+    let mut known = memory(&[3]);
+    known.last = Some(RolledBack {
+        incident_id: "inc-0".into(),
+        from: 6,
+        to: 5,
+        at: now(),
+    });
+    does_nothing(
+        &decide(&observed(), &known),
+        "the errors have another cause",
+    );
+}
+
+#[test]
+fn an_attempt_that_died_after_the_move_is_concluded() {
+    let begun = acts(decide(&observed(), &memory(&[3])));
+    let mut moved = observed();
+    moved.alias.version = 3;
+    moved.alias.revision_id = "rev-2".into();
+    let again = decide_begun(&moved, &memory(&[3]), Some(&json!(begun)));
+    assert_eq!(acts(again), begun);
+    // Before the move, what is observed now counts.
+    let mut fresh = observed();
+    fresh.alias.revision_id = "rev-2".into();
+    let again = acts(decide_begun(&fresh, &memory(&[3]), Some(&json!(begun))));
+    assert!(matches!(again.step, Step::Point { to: 3, revision_id } if revision_id == "rev-2"));
+}
+
+#[test]
+fn a_version_is_attested_once_it_has_served_well_alone() {
+    let mut healthy = observed();
+    healthy.total = traffic(1_000, 3);
+    let lesson = learn(&healthy, &policy(), None, now()).unwrap();
+    let known = Memory::read(Some(&lesson.memory));
+    assert_eq!(known.serving.as_ref().unwrap().version, 5);
+    assert!(known.good.is_empty(), "it may have served a moment only");
+
+    let later = now() + TimeDelta::minutes(5);
+    let lesson = learn(&healthy, &policy(), Some(&lesson.memory), later).unwrap();
+    let known = Memory::read(Some(&lesson.memory));
+    assert!(known.good.contains_key(&5), "{}", lesson.summary);
+    assert_eq!(
+        learn(&healthy, &policy(), Some(&lesson.memory), later),
+        None
+    );
+
+    let mut failing = healthy.clone();
+    failing.total = traffic(1_000, 30);
+    assert_eq!(
+        learn(&failing, &policy(), Some(&json!(memory(&[]))), later),
+        None
+    );
+    assert_eq!(learn(&with_canary(), &policy(), None, later), None);
+}
+
+#[test]
+fn a_version_that_was_rolled_back_from_is_never_attested_again() {
+    let known = memory(&[3, 5]).with(RolledBack {
+        incident_id: INCIDENT.into(),
+        from: 5,
+        to: 3,
+        at: now(),
+    });
+    assert!(!known.good.contains_key(&5));
+    let mut healthy = observed();
+    healthy.total = traffic(1_000, 0);
+    assert_eq!(learn(&healthy, &policy(), Some(&json!(known)), now()), None);
+}
+
+fn situations() -> impl Strategy<Value = (Observed, Memory)> {
+    let version = (
+        prop::sample::select(vec!["sha-a", "sha-b", "sha-c"]),
+        prop::option::of(any::<bool>()),
+    );
+    (
+        prop::collection::btree_map(1_u64..8, version, 0..7),
+        1_u64..8,
+        prop::collection::btree_map(1_u64..8, 0.01_f64..0.9, 0..2),
+        prop::collection::btree_map(1_u64..8, (0_u64..300, 0_u64..300), 0..7),
+        (0_u64..300, 0_u64..300),
+        prop::collection::btree_set(1_u64..8, 0..7),
+        prop::collection::btree_set(1_u64..8, 0..4),
+        any::<bool>(),
+    )
+        .prop_map(
+            |(versions, current, mut weights, by_version, total, good, bad, deploying)| {
+                weights.remove(&current);
+                let served = |(invocations, errors): (u64, u64)| {
+                    traffic(invocations, errors.min(invocations))
+                };
+                let observed = Observed {
+                    alias: Alias {
+                        version: current,
+                        weights,
+                        revision_id: "rev-1".into(),
+                    },
+                    versions: versions
+                        .into_iter()
+                        .map(|(number, (code, active))| {
+                            let version = Version {
+                                number,
+                                code_sha256: code.into(),
+                                published_at: Some(now() - TimeDelta::hours(1)),
+                                active,
+                            };
+                            (number, version)
+                        })
+                        .collect(),
+                    by_version: by_version
+                        .into_iter()
+                        .map(|(number, figures)| (number, served(figures)))
+                        .collect(),
+                    total: served(total),
+                    deployment: deploying.then(|| "d-1".into()),
+                    used_by: Vec::new(),
+                    stack: None,
+                };
+                let mut known = memory(&good.into_iter().collect::<Vec<_>>());
+                for number in bad {
+                    known.bad.insert(
+                        number,
+                        Condemned {
+                            at: now(),
+                            incident_id: "inc-0".into(),
+                        },
+                    );
+                }
+                (observed, known)
+            },
+        )
+}
+
+proptest! {
+    /// Whatever is observed and remembered: the traffic never goes where it must not.
+    #[test]
+    fn no_situation_leads_to_a_version_that_must_not_serve((observed, known) in situations()) {
+        if let Planned::Act { plan, .. } = decide(&observed, &known) {
+            let blamed = observed.traffic_of(plan.from);
+            prop_assert!(blamed.invocations >= 20 && blamed.error_percent() >= 5.0);
+            prop_assert!(plan.to() != plan.from);
+            if plan.to() != observed.alias.version {
+                let target = observed.versions.get(&plan.to()).unwrap();
+                prop_assert!(target.active != Some(false));
+                prop_assert!(known.good.contains_key(&plan.to()));
+                prop_assert!(!known.bad.contains_key(&plan.to()));
+                prop_assert!(plan.to() < plan.from, "a rollback does not go forward");
+                let bad = observed.versions.get(&plan.from).map(|version| &version.code_sha256);
+                prop_assert!(bad != Some(&target.code_sha256));
+            }
+        }
+    }
+}

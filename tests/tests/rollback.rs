@@ -1,0 +1,307 @@
+//! An alias that points to a bad version: off the canary, back to a good version, once, whoever interferes or dies.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use end_to_end::Result;
+use end_to_end::alias::{Guarded, Pointing, code};
+use end_to_end::case::AFTER_A_DEATH;
+use end_to_end::failure::{During as _, all, ensure};
+use end_to_end::proxy::{Fault, Hold, Phase, Proxy, Rule};
+use end_to_end::replay::Killed;
+use end_to_end::world::{World, alarm_event, scenario};
+use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt as _};
+use serde_json::{Value, json};
+use shared::clock::Clock;
+
+const RUN_ONCE: &str = env!("CARGO_BIN_EXE_run-once");
+const AT_ONCE: usize = 6;
+/// What a rollback asks AWS that changes something.
+const CHANGES: [&str; 2] = ["dynamodb:TransactWriteItems", "lambda:UpdateAlias"];
+
+/// Three versions, of which the first served well, and the third has the traffic and fails.
+async fn promoted<'a>(world: &'a World, proxy: &Proxy) -> Result<Guarded<'a>> {
+    let codes = [code("one"), code("two"), code("three")];
+    let codes: Vec<&str> = codes.iter().map(String::as_str).collect();
+    let guarded = Guarded::new(world, RUN_ONCE, &codes).await?;
+    guarded.attested("1", proxy).await?;
+    fails(&guarded, None).await?;
+    Ok(guarded)
+}
+
+/// Two versions, of which the second has a tenth of the traffic and fails.
+async fn with_canary(world: &World) -> Result<Guarded<'_>> {
+    let codes = [code("one"), code("two")];
+    let codes: Vec<&str> = codes.iter().map(String::as_str).collect();
+    let guarded = Guarded::new(world, RUN_ONCE, &codes).await?;
+    let canary = Pointing {
+        weights: [("2".to_owned(), 0.1)].into(),
+        ..Pointing::alone("1")
+    };
+    guarded.point(&canary).await?;
+    guarded.served(Some("1"), 900, 1, lately()).await?;
+    fails(&guarded, Some("2")).await?;
+    Ok(guarded)
+}
+
+async fn fails(guarded: &Guarded<'_>, version: Option<&str>) -> Result {
+    guarded.served(version, 100, 40, lately()).await
+}
+
+/// Within every window that ends now.
+fn lately() -> DateTime<Utc> {
+    Clock::system().now() - TimeDelta::seconds(20)
+}
+
+fn is(report: &Value, outcome: &str, words: &str) -> Result {
+    let text = report.to_string();
+    ensure(report["outcome"] == outcome && text.contains(words), || {
+        text.clone()
+    })
+}
+
+#[tokio::test]
+async fn a_bad_canary_loses_its_weight() -> Result {
+    scenario("canary", async |world| {
+        let guarded = with_canary(world).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let report = guarded.run(&proxy).finish().await?.report()?;
+        is(
+            &report,
+            "Applied",
+            "read back: version 1, no other version has a weight",
+        )?;
+        assert_eq!(guarded.pointing().await?, Pointing::alone("1"));
+        assert_eq!(world.told("blamed").await?, 1);
+        let drift = report["notes"][0].as_str().unwrap_or_default();
+        assert!(
+            drift.contains("still takes version 2 for the right one"),
+            "{drift}"
+        );
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_bad_promoted_version_gives_way_to_the_attested_one() -> Result {
+    scenario("promoted", async |world| {
+        let proxy = Proxy::start(&world.cloud).await?;
+        let mut guarded = promoted(world, &proxy).await?;
+        guarded
+            .set("smoke_test", json!({"payload": {"smoke": true}}))
+            .await?;
+        let report = guarded.run(&proxy).finish().await?.report()?;
+        is(&report, "Applied", "points to version 1 alone")?;
+        assert_eq!(guarded.pointing().await?, Pointing::alone("1"));
+        assert_eq!(proxy.calls("lambda:Invoke").len(), 1);
+
+        // The alarm's return to OK never rolls forward.
+        let ok = alarm_event(&guarded.alarm, "ALARM", "OK", Clock::system().now());
+        world
+            .set_alarm(
+                &guarded.alarm.name,
+                aws_sdk_cloudwatch::types::StateValue::Ok,
+            )
+            .await?;
+        let report = guarded.run(&proxy).on(&ok).finish().await?.report()?;
+        is(&report, "AlreadyInPlace", "nothing temporary is in place")?;
+        assert_eq!(guarded.pointing().await?, Pointing::alone("1"));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_version_that_was_deleted_or_has_the_bad_code_is_no_way_back() -> Result {
+    scenario("no-way", async |world| {
+        let codes = [code("one"), code("bad"), code("bad")];
+        let codes: Vec<&str> = codes.iter().map(String::as_str).collect();
+        let guarded = Guarded::new(world, RUN_ONCE, &codes).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        guarded.attested("1", &proxy).await?;
+        guarded.attested("2", &proxy).await?;
+        fails(&guarded, None).await?;
+        let deletion = world.aws.lambda.delete_function();
+        let deletion = deletion.function_name(&guarded.function).qualifier("1");
+        deletion.send().await?;
+        let report = guarded.run(&proxy).finish().await?.report()?;
+        is(
+            &report,
+            "Escalated",
+            "version 2 has the same code, version 1 was deleted",
+        )?;
+        assert_eq!(guarded.pointing().await?, Pointing::alone("3"));
+        assert!(proxy.calls("lambda:UpdateAlias").is_empty());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn errors_of_both_versions_are_nobodys_canary() -> Result {
+    scenario("both", async |world| {
+        let guarded = with_canary(world).await?;
+        guarded.served(Some("1"), 900, 800, lately()).await?;
+        let before = guarded.pointing().await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let report = guarded.run(&proxy).finish().await?.report()?;
+        is(&report, "Skipped", "the errors are not the new version's")?;
+        assert_eq!(guarded.pointing().await?, before);
+        Ok(())
+    })
+    .await
+}
+
+/// A human moves the alias after it was observed: the revision is another, and a fresh look decides.
+#[tokio::test]
+async fn a_human_who_is_quicker_has_the_last_word() -> Result {
+    scenario("human", async |world| {
+        let guarded = with_canary(world).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let hold = Hold::default();
+        proxy.inject(Rule::new("lambda:UpdateAlias", Fault::Hold(hold.clone())).first(1));
+        let human = async {
+            hold.arrived(1).await?;
+            let moved = guarded.point(&Pointing::alone("1")).await;
+            hold.release();
+            moved
+        };
+        let (ended, moved) = tokio::join!(guarded.run(&proxy).finish(), human);
+        moved?;
+        // The human did what the plan would have: the run finds it there.
+        is(&ended?.report()?, "Applied", "version 1")?;
+        assert_eq!(proxy.calls("lambda:UpdateAlias").len(), 1);
+        assert_eq!(guarded.pointing().await?, Pointing::alone("1"));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_human_who_goes_elsewhere_is_followed_by_a_new_plan() -> Result {
+    scenario("elsewhere", async |world| {
+        let guarded = with_canary(world).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let hold = Hold::default();
+        proxy.inject(Rule::new("lambda:UpdateAlias", Fault::Hold(hold.clone())).first(1));
+        let more = Pointing {
+            weights: [("2".to_owned(), 0.5)].into(),
+            ..Pointing::alone("1")
+        };
+        let human = async {
+            hold.arrived(1).await?;
+            let moved = guarded.point(&more).await;
+            hold.release();
+            moved
+        };
+        let (ended, moved) = tokio::join!(guarded.run(&proxy).finish(), human);
+        moved?;
+        is(&ended?.report()?, "Applied", "version 1 alone")?;
+        assert_eq!(proxy.calls("lambda:UpdateAlias").len(), 2);
+        assert_eq!(world.told("replanned").await?, 1);
+        assert_eq!(guarded.pointing().await?, Pointing::alone("1"));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn one_incident_sees_one_rollback_however_often_the_alarm_comes() -> Result {
+    scenario("once", async |world| {
+        let guarded = with_canary(world).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let reports = join_all((0..16).map(|_| guarded.run(&proxy).finish())).await;
+        let mut acted = 0;
+        for ended in reports {
+            let report = ended?.report()?;
+            acted += usize::from(report["outcome"] == "Applied" && report["duplicate"] == false);
+        }
+        assert_eq!(acted, 1);
+        assert_eq!(proxy.calls("lambda:UpdateAlias").len(), 1);
+
+        // The same alarm once more, without an OK between, while another canary fails.
+        let again = Pointing {
+            weights: [("2".to_owned(), 0.1)].into(),
+            ..Pointing::alone("1")
+        };
+        guarded.point(&again).await?;
+        let later = Clock::system().now() + TimeDelta::seconds(1);
+        let event = alarm_event(&guarded.alarm, "OK", "ALARM", later);
+        let report = guarded.run(&proxy).on(&event).finish().await?.report()?;
+        is(&report, "Skipped", "in this incident already")?;
+        assert_eq!(guarded.pointing().await?, again);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_answer_that_was_lost_is_looked_up() -> Result {
+    scenario("lost", async |world| {
+        let guarded = with_canary(world).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        proxy.inject(Rule::new("lambda:UpdateAlias", Fault::LoseAnswer).first(1));
+        let report = guarded.run(&proxy).finish().await?.report()?;
+        is(&report, "Applied", "version 1 alone")?;
+        assert_eq!(guarded.pointing().await?, Pointing::alone("1"));
+        Ok(())
+    })
+    .await
+}
+
+async fn kill(action: &str, nth: usize, phase: Phase) -> Result<bool> {
+    let mut killed = false;
+    scenario("rollback-killed", async |world| {
+        let guarded = with_canary(world).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let run = guarded.run(&proxy);
+        let ended = run.clone().killed_at(&proxy, action, nth, phase).await?;
+        killed = matches!(ended, Killed::At(_));
+        if !killed {
+            return Ok(());
+        }
+        let report = run
+            .later_by(TimeDelta::minutes(1))
+            .finish()
+            .await?
+            .report()?;
+        is(&report, "Applied", "version 1 alone")?;
+        ensure(guarded.pointing().await? == Pointing::alone("1"), || {
+            "the alias is elsewhere".to_owned()
+        })?;
+        // What the dead run did is remembered as if it had lived.
+        let event = alarm_event(
+            &guarded.alarm,
+            "OK",
+            "ALARM",
+            Clock::system().now() + TimeDelta::seconds(1),
+        );
+        let again = guarded.run(&proxy).on(&event).later_by(AFTER_A_DEATH);
+        is(
+            &again.finish().await?.report()?,
+            "Skipped",
+            "in this incident already",
+        )
+    })
+    .await?;
+    Ok(killed)
+}
+
+#[tokio::test]
+async fn a_rollback_survives_death_at_every_change() -> Result {
+    let cases = CHANGES.iter().flat_map(|action| {
+        (1..=2).flat_map(move |nth| {
+            [Phase::BeforeEffect, Phase::AfterEffect].map(|phase| (*action, nth, phase))
+        })
+    });
+    let results: Vec<_> = stream::iter(cases)
+        .map(async |(action, nth, phase)| {
+            let killed = kill(action, nth, phase).await;
+            let killed = killed.during(&format!("killed at {action} {nth}, {phase:?}"))?;
+            ensure(killed || nth > 1, || format!("never killed at {action}"))
+        })
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    all(results).map(drop)
+}

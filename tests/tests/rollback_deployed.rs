@@ -1,0 +1,133 @@
+//! The deployed rollback, IAM enforced: from a metric through the template's own rule to the alias, and no permission
+//! too few or too many.
+
+use std::time::Duration;
+
+use aws_sdk_cloudwatch::types::StateValue;
+use chrono::TimeDelta;
+use end_to_end::Result;
+use end_to_end::alias::{Guarded, Pointing, code};
+use end_to_end::failure::{During as _, all, ensure};
+use end_to_end::stack::{Stack, deployed, one_action_fewer};
+use end_to_end::world::{Queue, alarm_event};
+use serde_json::{Value, json};
+use shared::clock::Clock;
+
+/// The remediation's name in the template.
+const ROLLBACK: &str = "AliasRollback";
+/// How long a rollback may take, from the metric on.
+const ROLLED_BACK: Duration = Duration::from_mins(2);
+
+fn outcomes() -> Value {
+    json!({"source": ["forgeguard"], "detail": {"remediation": ["alias-rollback"]}})
+}
+
+async fn guarded<'a>(stack: &Stack<'a>) -> Result<Guarded<'a>> {
+    let codes = [code("one"), code("two")];
+    let codes: Vec<&str> = codes.iter().map(String::as_str).collect();
+    Guarded::of_the_stack(stack.world, &codes).await
+}
+
+/// Gives version 2 a tenth of the traffic, of which it fails a good part.
+async fn canary_fails(guarded: &Guarded<'_>) -> Result {
+    let canary = Pointing {
+        weights: [("2".to_owned(), 0.1)].into(),
+        ..Pointing::alone("1")
+    };
+    guarded.point(&canary).await?;
+    let lately = Clock::system().now() - TimeDelta::seconds(20);
+    guarded.served(Some("1"), 900, 1, lately).await?;
+    guarded.served(Some("2"), 100, 40, lately).await
+}
+
+#[tokio::test]
+async fn errors_of_the_alias_roll_it_back_through_the_templates_rule() -> Result {
+    deployed(ROLLBACK, "rollback-rule", async |stack| {
+        let world = stack.world;
+        let guarded = guarded(stack).await?;
+        let heard = world.listen("outcomes", &outcomes()).await?;
+        canary_fails(&guarded).await?;
+        stack.restart(None).await?;
+        // The emulator's alarms overlook dimensions, so that the versions' own figures have raised it already.
+        world.set_alarm(&guarded.alarm.name, StateValue::Ok).await?;
+        stack.enable_rule().await?;
+
+        guarded
+            .served(None, 1_000, 41, Clock::system().now())
+            .await?;
+        let outcome = world
+            .heard(&heard, ROLLED_BACK, |event| {
+                event["detail"]["outcome"] != "Skipped"
+            })
+            .await?;
+        let report = &outcome["detail"];
+        assert_eq!(report["outcome"], "Applied", "{report}");
+        assert_eq!(guarded.pointing().await?, Pointing::alone("1"));
+        Ok(())
+    })
+    .await
+}
+
+/// One rollback from a cold start, with nothing to complain of.
+async fn rolls_back(stack: &Stack<'_>, guarded: &Guarded<'_>, heard: &Queue) -> Result {
+    let world = stack.world;
+    stack.clear().await?;
+    world.drain(heard).await?;
+    stack.restart(None).await?;
+    canary_fails(guarded).await?;
+    let alarm = &guarded.alarm;
+    world.set_alarm(&alarm.name, StateValue::Alarm).await?;
+    let event = alarm_event(alarm, "OK", "ALARM", Clock::system().now());
+    let answer = stack.invoke(&event).await?;
+    let report = answer.report()?;
+    ensure(report["outcome"] == "Applied", || report.to_string())?;
+    // The only note is about who disagrees now.
+    ensure(
+        report["notes"]
+            .as_array()
+            .is_some_and(|notes| notes.len() == 1),
+        || report.to_string(),
+    )?;
+    let pointing = guarded.pointing().await?;
+    ensure(pointing == Pointing::alone("1"), || format!("{pointing:?}"))?;
+    ensure(stack.told("applied").await? == 1, || {
+        "the timeline does not show it".to_owned()
+    })?;
+    let run = &report["causation_id"];
+    world
+        .heard(heard, Duration::from_secs(5), |event| {
+            event["detail"]["causation_id"] == *run
+        })
+        .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_permission_of_a_rollback_is_needed_and_none_is_missing() -> Result {
+    deployed(ROLLBACK, "rollback-least", async |stack| {
+        let guarded = guarded(stack).await?;
+        let heard = stack.world.listen("outcomes", &outcomes()).await?;
+        rolls_back(stack, &guarded, &heard)
+            .await
+            .during("with all permissions")?;
+        assert!(stack.serves_lambda().await?);
+        let mut results = Vec::new();
+        for (lacking, policy) in one_action_fewer(stack.role_policies()) {
+            stack.put_role_policies(&[policy]).await?;
+            let shown = !stack.serves_lambda().await.during(&lacking)?
+                || rolls_back(stack, &guarded, &heard).await.is_err();
+            stack.put_role_policies(stack.role_policies()).await?;
+            results.push(ensure(shown, || {
+                format!("nothing is different in {lacking}")
+            }));
+        }
+        ensure(results.len() >= 15, || {
+            format!("only {} permissions found", results.len())
+        })?;
+        all(results)?;
+        rolls_back(stack, &guarded, &heard)
+            .await
+            .during("with all permissions again")
+    })
+    .await
+}
