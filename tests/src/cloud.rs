@@ -37,6 +37,8 @@ pub struct Clients {
     pub ssm: aws_sdk_ssm::Client,
     /// Alarms and metrics.
     pub cloudwatch: aws_sdk_cloudwatch::Client,
+    /// REST APIs.
+    pub apigateway: aws_sdk_apigateway::Client,
     /// Functions.
     pub lambda: aws_sdk_lambda::Client,
     /// Event buses and rules.
@@ -64,6 +66,7 @@ impl Clients {
             dynamodb: aws_sdk_dynamodb::Client::new(config),
             ssm: aws_sdk_ssm::Client::new(config),
             cloudwatch: aws_sdk_cloudwatch::Client::new(config),
+            apigateway: aws_sdk_apigateway::Client::new(config),
             lambda: aws_sdk_lambda::Client::new(config),
             events: aws_sdk_eventbridge::Client::new(config),
             iam: aws_sdk_iam::Client::new(config),

@@ -2,6 +2,7 @@
 //! remediation in a process that can be killed.
 
 pub mod alias;
+pub mod api;
 pub mod case;
 pub mod cloud;
 pub mod failure;

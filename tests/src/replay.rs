@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 
-use crate::failure::{During, Failure, Result};
+use crate::failure::{During, Failure, Result, ensure};
 use crate::proxy::{Call, Phase, Proxy};
 use crate::world::World;
 
@@ -259,4 +259,12 @@ fn read(status: ExitStatus, told: &str, complained: &str) -> Result<Ended> {
         (None, None) => return Err(Failure::new(format!("the run ended with {status}:\n{log}"))),
     };
     Ok(Ended { answer, log })
+}
+
+/// Fails unless a report has this outcome, and these words somewhere.
+pub fn is(report: &Value, outcome: &str, words: &str) -> Result {
+    let text = report.to_string();
+    ensure(report["outcome"] == outcome && text.contains(words), || {
+        text.clone()
+    })
 }

@@ -101,6 +101,7 @@ struct Made {
     tables: Vec<String>,
     rules: Vec<String>,
     functions: Vec<String>,
+    apis: Vec<String>,
 }
 
 /// A test's own part of the cloud.
@@ -155,6 +156,11 @@ impl World {
     /// Has a function removed in the end.
     pub fn will_remove_function(&self, name: &str) {
         self.note(|made| made.functions.push(name.to_owned()));
+    }
+
+    /// Has a REST API removed in the end.
+    pub fn will_remove_api(&self, id: &str) {
+        self.note(|made| made.apis.push(id.to_owned()));
     }
 
     async fn create_ledger(&self) -> Result {
@@ -689,6 +695,10 @@ impl World {
         for name in &made.functions {
             let request = self.aws.lambda.delete_function().function_name(name);
             note(request.send().await.map(drop).during(name));
+        }
+        for id in &made.apis {
+            let request = self.aws.apigateway.delete_rest_api().rest_api_id(id);
+            note(request.send().await.map(drop).during(id));
         }
         for url in &made.queues {
             let removed = self.aws.sqs.delete_queue().queue_url(url).send().await;

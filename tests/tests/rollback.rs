@@ -6,11 +6,11 @@ use end_to_end::alias::{Guarded, Pointing, code};
 use end_to_end::case::AFTER_A_DEATH;
 use end_to_end::failure::{During as _, all, ensure};
 use end_to_end::proxy::{Fault, Hold, Phase, Proxy, Rule};
-use end_to_end::replay::Killed;
+use end_to_end::replay::{Killed, is};
 use end_to_end::world::{World, alarm_event, scenario};
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt as _};
-use serde_json::{Value, json};
+use serde_json::json;
 use shared::clock::Clock;
 
 const RUN_ONCE: &str = env!("CARGO_BIN_EXE_run-once");
@@ -50,13 +50,6 @@ async fn fails(guarded: &Guarded<'_>, version: Option<&str>) -> Result {
 /// Within every window that ends now.
 fn lately() -> DateTime<Utc> {
     Clock::system().now() - TimeDelta::seconds(20)
-}
-
-fn is(report: &Value, outcome: &str, words: &str) -> Result {
-    let text = report.to_string();
-    ensure(report["outcome"] == outcome && text.contains(words), || {
-        text.clone()
-    })
 }
 
 #[tokio::test]

@@ -53,6 +53,9 @@ async fn run() -> Result {
         alias_rollback::NAME => {
             handle(invocation, clock, alias_rollback::AliasRollback::new).await?
         }
+        cache_fallback::NAME => {
+            handle(invocation, clock, cache_fallback::CacheFallback::new).await?
+        }
         dlq_replay::NAME => handle(invocation, clock, dlq_replay::DlqReplay::new).await?,
         other => return Err(Failure::new(format!("there is no remediation {other}"))),
     };

@@ -43,7 +43,7 @@ pub struct Call {
 }
 
 /// IAM prefixes by the names that requests are signed for or targeted at.
-const SERVICES: [(&str, &str); 18] = [
+const SERVICES: [(&str, &str); 19] = [
     ("AmazonSQS", "sqs"),
     ("sqs", "sqs"),
     ("DynamoDB_20120810", "dynamodb"),
@@ -55,6 +55,7 @@ const SERVICES: [(&str, &str); 18] = [
     ("GraniteServiceVersion20100801", "cloudwatch"),
     ("monitoring", "cloudwatch"),
     ("lambda", "lambda"),
+    ("apigateway", "apigateway"),
     ("Logs_20140328", "logs"),
     ("logs", "logs"),
     ("cloudformation", "cloudformation"),
@@ -193,6 +194,11 @@ fn rest_operation(method: &Method, segments: &[&str]) -> String {
         }
         ("GET", [_, "event-source-mappings"]) => "ListEventSourceMappings".to_owned(),
         ("GET", [_, "tags", ..]) => "ListTags".to_owned(),
+        ("GET", ["restapis", _]) => "GetRestApi".to_owned(),
+        ("GET", ["restapis", _, "resources"]) => "GetResources".to_owned(),
+        ("GET", ["restapis", _, "authorizers"]) => "GetAuthorizers".to_owned(),
+        ("GET", ["restapis", _, "stages", _]) => "GetStage".to_owned(),
+        ("PATCH", ["restapis", _, "stages", _]) => "UpdateStage".to_owned(),
         _ => format!("{method} /{}", segments.join("/")),
     }
 }

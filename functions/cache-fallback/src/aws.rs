@@ -1,0 +1,443 @@
+//! The calls that a fallback to caching makes: to API Gateway and `CloudWatch`.
+
+use std::collections::{BTreeSet, HashMap};
+
+use aws_config::SdkConfig;
+use aws_sdk_apigateway::types::{
+    CacheClusterStatus, Method, MethodSetting, Op as SdkOp, PatchOperation, Resource,
+};
+use aws_sdk_cloudwatch::types::{Dimension, Metric, MetricDataQuery, MetricStat};
+use aws_smithy_types::DateTime as SdkDateTime;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use chrono::{DateTime, TimeDelta, Utc};
+use shared::aws_error::AwsError;
+
+use crate::error::CacheError;
+use crate::plan::{ApiMethod, Caching, Observed, Op, Others, Patch, Setting, Stage, key};
+use crate::policy::Cache;
+
+/// Pages of resources read at most; 500 resources each.
+const PAGES: usize = 20;
+const PAGE: i32 = 500;
+/// Where API Gateway reads an API key.
+const API_KEY: &str = "method.request.header.x-api-key";
+/// Where an authorizer reads its token unless it says otherwise.
+const TOKEN: &str = "method.request.header.Authorization";
+
+/// The clients.
+#[derive(Debug)]
+pub struct Aws {
+    apigateway: aws_sdk_apigateway::Client,
+    cloudwatch: aws_sdk_cloudwatch::Client,
+}
+
+impl Aws {
+    /// Builds the clients from one configuration.
+    #[must_use]
+    pub fn new(config: &SdkConfig) -> Self {
+        Self {
+            apigateway: aws_sdk_apigateway::Client::new(config),
+            cloudwatch: aws_sdk_cloudwatch::Client::new(config),
+        }
+    }
+
+    /// Reads the stage and all around it at once, then what it served.
+    pub async fn observe(
+        &self,
+        policy: &Cache,
+        now: DateTime<Utc>,
+    ) -> Result<Observed, CacheError> {
+        let (stage, methods, name) = tokio::try_join!(
+            self.stage(policy.rest_api(), policy.name()),
+            self.methods(policy),
+            self.api_name(policy),
+        )?;
+        let (requests, server_errors) = self.requests(policy, &name, now).await?;
+        Ok(Observed {
+            stage,
+            methods,
+            requests,
+            server_errors,
+        })
+    }
+
+    /// Reads a stage; fails while its cache cluster is being taken away.
+    pub async fn stage(&self, rest_api: &str, stage: &str) -> Result<Stage, CacheError> {
+        let subject = format!("{rest_api}/{stage}");
+        let answer = self
+            .apigateway
+            .get_stage()
+            .rest_api_id(rest_api)
+            .stage_name(stage)
+            .send()
+            .await
+            .map_err(|error| failed("apigateway:GET", format!("stage {subject}"), &error))?;
+        let status = answer.cache_cluster_status();
+        if status == Some(&CacheClusterStatus::DeleteInProgress) {
+            return Err(CacheError::Busy {
+                stage: subject,
+                status: "being deleted".to_owned(),
+            });
+        }
+        let settings = answer.method_settings().into_iter().flatten();
+        Ok(Stage {
+            cluster: answer.cache_cluster_enabled().then(|| {
+                answer
+                    .cache_cluster_size()
+                    .map(|size| size.as_str().to_owned())
+                    .unwrap_or_default()
+            }),
+            available: status == Some(&CacheClusterStatus::Available),
+            settings: settings
+                .map(|(key, setting)| (normal(key), read(setting)))
+                .collect(),
+        })
+    }
+
+    async fn api_name(&self, policy: &Cache) -> Result<String, CacheError> {
+        let answer = self
+            .apigateway
+            .get_rest_api()
+            .rest_api_id(policy.rest_api())
+            .send()
+            .await
+            .map_err(|error| {
+                let subject = format!("REST API {}", policy.rest_api());
+                failed("apigateway:GET", subject, &error)
+            })?;
+        Ok(answer.name().unwrap_or_default().to_owned())
+    }
+
+    async fn methods(&self, policy: &Cache) -> Result<Vec<ApiMethod>, CacheError> {
+        let (resources, authorizers) =
+            tokio::try_join!(self.resources(policy), self.authorizers(policy))?;
+        let named: BTreeSet<&str> = policy
+            .resources
+            .iter()
+            .map(|cached| cached.path.as_str())
+            .collect();
+        Ok(resources
+            .iter()
+            .filter(|resource| resource.path().is_some_and(|path| named.contains(path)))
+            .flat_map(|resource| {
+                let methods = resource.resource_methods().into_iter().flatten();
+                methods.map(|(name, method)| {
+                    described(
+                        resource.path().unwrap_or_default(),
+                        name,
+                        method,
+                        &authorizers,
+                    )
+                })
+            })
+            .collect())
+    }
+
+    async fn resources(&self, policy: &Cache) -> Result<Vec<Resource>, CacheError> {
+        let mut resources = Vec::new();
+        let mut position = None;
+        for _ in 0..PAGES {
+            let answer = self
+                .apigateway
+                .get_resources()
+                .rest_api_id(policy.rest_api())
+                .embed("methods")
+                .limit(PAGE)
+                .set_position(position)
+                .send()
+                .await
+                .map_err(|error| {
+                    let subject = format!("resources of {}", policy.rest_api());
+                    failed("apigateway:GET", subject, &error)
+                })?;
+            resources.extend_from_slice(answer.items());
+            position = answer.position().map(str::to_owned);
+            if position.is_none() {
+                break;
+            }
+        }
+        Ok(resources)
+    }
+
+    /// Where each authorizer reads who the client is.
+    async fn authorizers(
+        &self,
+        policy: &Cache,
+    ) -> Result<HashMap<String, Vec<String>>, CacheError> {
+        let answer = self
+            .apigateway
+            .get_authorizers()
+            .rest_api_id(policy.rest_api())
+            .limit(PAGE)
+            .send()
+            .await
+            .map_err(|error| {
+                let subject = format!("authorizers of {}", policy.rest_api());
+                failed("apigateway:GET", subject, &error)
+            })?;
+        Ok(answer
+            .items()
+            .iter()
+            .map(|authorizer| {
+                let sources = authorizer.identity_source().unwrap_or(TOKEN).split(',');
+                let sources = sources.map(|source| source.trim().to_owned()).collect();
+                (authorizer.id().unwrap_or_default().to_owned(), sources)
+            })
+            .collect())
+    }
+
+    /// Requests of the window, and server errors among them.
+    ///
+    /// API Gateway counts both under `ApiName` and `Stage`
+    /// (API Gateway Developer Guide, "Amazon API Gateway dimensions and metrics").
+    async fn requests(
+        &self,
+        policy: &Cache,
+        api_name: &str,
+        now: DateTime<Utc>,
+    ) -> Result<(u64, u64), CacheError> {
+        let time = |at: DateTime<Utc>| SdkDateTime::from_secs(at.timestamp());
+        let window = TimeDelta::seconds(i64::from(policy.window_seconds.get()));
+        let dimension =
+            |name: &str, value: &str| Dimension::builder().name(name).value(value).build();
+        let query = |id: &str, metric: &str| {
+            let metric = Metric::builder()
+                .namespace("AWS/ApiGateway")
+                .metric_name(metric)
+                .dimensions(dimension("ApiName", api_name))
+                .dimensions(dimension("Stage", policy.name()))
+                .build();
+            let stat = MetricStat::builder()
+                .metric(metric)
+                .period(60)
+                .stat("Sum")
+                .build();
+            MetricDataQuery::builder().id(id).metric_stat(stat).build()
+        };
+        let answer = self
+            .cloudwatch
+            .get_metric_data()
+            .start_time(time(now - window))
+            .end_time(time(now))
+            .metric_data_queries(query("requests", "Count"))
+            .metric_data_queries(query("errors", "5XXError"))
+            .send()
+            .await
+            .map_err(|error| failed("cloudwatch:GetMetricData", policy.stage.as_str(), &error))?;
+        let sum = |id: &str| {
+            let results = answer.metric_data_results().iter();
+            let values = results
+                .filter(|result| result.id() == Some(id))
+                .flat_map(aws_sdk_cloudwatch::types::MetricDataResult::values);
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Counts.
+            let sum = values.sum::<f64>().round() as u64;
+            sum
+        };
+        Ok((sum("requests"), sum("errors")))
+    }
+
+    /// Changes the stage.
+    pub async fn patch(
+        &self,
+        rest_api: &str,
+        stage: &str,
+        patches: &[Patch],
+    ) -> Result<(), CacheError> {
+        let operations = patches.iter().map(|patch| {
+            PatchOperation::builder()
+                .op(match patch.op {
+                    Op::Replace => SdkOp::Replace,
+                    Op::Remove => SdkOp::Remove,
+                })
+                .path(&patch.path)
+                .set_value(patch.value.clone())
+                .build()
+        });
+        self.apigateway
+            .update_stage()
+            .rest_api_id(rest_api)
+            .stage_name(stage)
+            .set_patch_operations(Some(operations.collect()))
+            .send()
+            .await
+            .map_err(|error| {
+                failed(
+                    "apigateway:PATCH",
+                    format!("stage {rest_api}/{stage}"),
+                    &error,
+                )
+            })?;
+        Ok(())
+    }
+}
+
+/// What a method's answer may depend on, and what its cache key holds.
+fn described(
+    path: &str,
+    name: &str,
+    method: &Method,
+    authorizers: &HashMap<String, Vec<String>>,
+) -> ApiMethod {
+    let mut inputs = BTreeSet::new();
+    let mut unkeyable = None;
+    // Without them in the key, one answer serves every value of a path parameter.
+    for part in path.split('/') {
+        if let Some(parameter) = part.strip_prefix('{').and_then(|it| it.strip_suffix('}')) {
+            let parameter = parameter.trim_end_matches('+');
+            inputs.insert(format!("method.request.path.{parameter}"));
+        }
+    }
+    inputs.extend(
+        method
+            .request_parameters()
+            .into_iter()
+            .flatten()
+            .map(|(name, _)| name.clone()),
+    );
+    if method.api_key_required() == Some(true) {
+        inputs.insert(API_KEY.to_owned());
+    }
+    match method.authorization_type() {
+        None | Some("NONE") => {}
+        Some("AWS_IAM") => {
+            unkeyable = Some(
+                "it is signed by its callers (AWS_IAM), and no cache key can hold who signed"
+                    .to_owned(),
+            );
+        }
+        Some(_) => {
+            let sources = method.authorizer_id().and_then(|id| authorizers.get(id));
+            match sources {
+                Some(sources) => inputs.extend(sources.iter().cloned()),
+                None => drop(inputs.insert(TOKEN.to_owned())),
+            }
+        }
+    }
+    let integration = method.method_integration();
+    let mapped = integration
+        .and_then(|integration| integration.request_parameters())
+        .into_iter()
+        .flatten()
+        .map(|(_, from)| from);
+    for from in mapped {
+        if from.starts_with("context.identity.") || from.starts_with("context.authorizer.") {
+            unkeyable.get_or_insert_with(|| {
+                format!("its integration reads {from}, which no cache key can hold")
+            });
+        } else if from.starts_with("method.request.") {
+            inputs.insert(from.clone());
+        }
+    }
+    let held = |source: &String| source.starts_with("method.request.");
+    if let Some(source) = inputs.iter().find(|source| !held(source)) {
+        unkeyable.get_or_insert_with(|| {
+            format!("its authorizer reads {source}, which no cache key can hold")
+        });
+    }
+    ApiMethod {
+        path: path.to_owned(),
+        method: name.to_owned(),
+        inputs: inputs.into_iter().collect(),
+        unkeyable,
+        cache_key: integration
+            .map(|integration| integration.cache_key_parameters().to_vec())
+            .unwrap_or_default(),
+    }
+}
+
+/// The key of a method's settings in one form: API Gateway shows the path with or without its first slash, escaped or
+/// not.
+fn normal(shown: &str) -> String {
+    let Some((path, method)) = shown.rsplit_once('/') else {
+        return shown.to_owned();
+    };
+    let path = path.replace("~1", "/").replace("~0", "~");
+    if path == "*" || path.starts_with('/') {
+        key(&path, method)
+    } else {
+        key(&format!("/{path}"), method)
+    }
+}
+
+fn read(setting: &MethodSetting) -> Setting {
+    Setting {
+        caching: Caching {
+            enabled: setting.caching_enabled(),
+            ttl_seconds: setting.cache_ttl_in_seconds(),
+            encrypted: setting.cache_data_encrypted(),
+            require_authorization: setting.require_authorization_for_cache_control(),
+        },
+        others: Others {
+            metrics: setting.metrics_enabled(),
+            log_level: setting.logging_level().unwrap_or("OFF").to_owned(),
+            data_trace: setting.data_trace_enabled(),
+            burst_limit: setting.throttling_burst_limit(),
+            rate_limit: setting.throttling_rate_limit(),
+        },
+    }
+}
+
+fn failed<E>(
+    operation: &'static str,
+    subject: impl Into<String>,
+    error: &aws_sdk_apigateway::error::SdkError<E, aws_sdk_apigateway::config::http::HttpResponse>,
+) -> CacheError
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    CacheError::Aws(AwsError::new(operation, subject, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_have_one_key_however_they_are_shown() {
+        for shown in ["~1orders~1{id}/GET", "orders/{id}/GET", "/orders/{id}/GET"] {
+            assert_eq!(normal(shown), "~1orders~1{id}/GET", "{shown}");
+        }
+        assert_eq!(normal("*/*"), "*/*");
+        assert_eq!(normal("~1/GET"), "~1/GET");
+    }
+
+    #[test]
+    fn a_method_depends_on_its_path_its_client_and_what_it_declares() {
+        let method = Method::builder()
+            .authorization_type("CUSTOM")
+            .authorizer_id("a1")
+            .api_key_required(true)
+            .request_parameters("method.request.querystring.page", false)
+            .build();
+        let authorizers = HashMap::from([(
+            "a1".to_owned(),
+            vec!["method.request.header.Cookie".to_owned()],
+        )]);
+        let described = described("/orders/{id}/{rest+}", "GET", &method, &authorizers);
+        assert_eq!(
+            described.inputs,
+            [
+                "method.request.header.Cookie",
+                "method.request.header.x-api-key",
+                "method.request.path.id",
+                "method.request.path.rest",
+                "method.request.querystring.page",
+            ]
+        );
+        assert_eq!(described.unkeyable, None);
+    }
+
+    #[test]
+    fn who_signed_and_what_the_context_says_fits_in_no_key() {
+        let none = HashMap::new();
+        let signed = Method::builder().authorization_type("AWS_IAM").build();
+        let told = described("/a", "GET", &signed, &none).unkeyable.unwrap();
+        assert!(told.contains("AWS_IAM"), "{told}");
+        let integration = aws_sdk_apigateway::types::Integration::builder()
+            .request_parameters("integration.request.header.user", "context.authorizer.sub")
+            .build();
+        let reads = Method::builder().method_integration(integration).build();
+        let told = described("/a", "GET", &reads, &none).unkeyable.unwrap();
+        assert!(told.contains("context.authorizer.sub"), "{told}");
+    }
+}

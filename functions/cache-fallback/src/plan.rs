@@ -1,0 +1,483 @@
+//! Which settings of the stage are changed, and which are put back. Pure.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use shared::outcome::Rule;
+use shared::remediation::{Moment, Planned};
+
+use crate::policy::{Cache, Method};
+
+/// The key of the settings that hold where a method has none of its own.
+const EVERY_METHOD: &str = "*/*";
+/// What API Gateway shows as the throttling of a method that nobody throttles: the quotas of accounts, or none.
+const NOT_THROTTLED: [(i32, f64); 3] = [(5_000, 10_000.0), (1_250, 2_500.0), (-1, -1.0)];
+const LOGS_NOTHING: &str = "OFF";
+
+/// How a method is cached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Caching {
+    /// Whether at all.
+    pub enabled: bool,
+    /// For how long.
+    pub ttl_seconds: i32,
+    /// Whether encrypted.
+    pub encrypted: bool,
+    /// Whether a client needs permission to have an answer made anew.
+    pub require_authorization: bool,
+}
+
+/// What a method's settings hold besides.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Others {
+    /// Detailed metrics.
+    pub metrics: bool,
+    /// The log level.
+    pub log_level: String,
+    /// Logs of requests and answers.
+    pub data_trace: bool,
+    /// Requests at once.
+    pub burst_limit: i32,
+    /// Requests in a second.
+    pub rate_limit: f64,
+}
+
+impl Others {
+    fn are_defaults(&self) -> bool {
+        !self.metrics
+            && !self.data_trace
+            && self.log_level == LOGS_NOTHING
+            && NOT_THROTTLED.iter().any(|(burst, rate)| {
+                *burst == self.burst_limit && rate.total_cmp(&self.rate_limit).is_eq()
+            })
+    }
+}
+
+/// The settings of a method.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Setting {
+    /// How it is cached.
+    pub caching: Caching,
+    /// The rest.
+    pub others: Others,
+}
+
+/// A stage as it was observed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stage {
+    /// The size of the cache cluster, when it is on.
+    pub cluster: Option<String>,
+    /// Whether the cluster serves.
+    pub available: bool,
+    /// The methods' settings, by [`key`].
+    pub settings: BTreeMap<String, Setting>,
+}
+
+/// A method of the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiMethod {
+    /// The resource's path.
+    pub path: String,
+    /// Its name.
+    pub method: String,
+    /// The parameters that its answer may depend on.
+    pub inputs: Vec<String>,
+    /// Why no cache key can hold what its answer depends on.
+    pub unkeyable: Option<String>,
+    /// The parameters in its cache key.
+    pub cache_key: Vec<String>,
+}
+
+/// All that was observed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observed {
+    /// The stage.
+    pub stage: Stage,
+    /// The API's methods.
+    pub methods: Vec<ApiMethod>,
+    /// Requests in the window.
+    pub requests: u64,
+    /// Those that ended in a server error.
+    pub server_errors: u64,
+}
+
+/// What is done to a setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Op {
+    /// It gets a value.
+    Replace,
+    /// It is removed.
+    Remove,
+}
+
+/// One patch operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Patch {
+    /// What is done.
+    pub op: Op,
+    /// To which setting, as a JSON pointer (RFC 6901).
+    pub path: String,
+    /// The value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+}
+
+/// The part of a stage that is changed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Held {
+    /// The size of the cache cluster, when it is on.
+    pub cluster: Option<String>,
+    /// The methods' settings; `None` for a method that has none of its own.
+    pub settings: BTreeMap<String, Option<Setting>>,
+}
+
+/// What goes into the ledger before anything is changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// What was there.
+    pub before: Held,
+    /// How the methods are cached by us.
+    pub put: Put,
+}
+
+/// What is put in place.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Put {
+    /// The size of the cache cluster.
+    pub cluster: String,
+    /// The methods, by [`key`].
+    pub methods: Vec<String>,
+    /// How they are cached.
+    pub caching: Caching,
+    /// What a method without settings of its own gets besides, from the stage's settings for every method.
+    pub others: Option<Others>,
+}
+
+/// A fallback to caching, complete.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The REST API's id.
+    pub rest_api: String,
+    /// The stage's name.
+    pub stage: String,
+    /// The changes, in their order.
+    pub patches: Vec<Patch>,
+    /// What they amount to.
+    pub put: Put,
+    /// Why: the requests and their errors.
+    pub why: String,
+}
+
+/// The key of a method's settings: the path as one step of a JSON pointer, and the method.
+#[must_use]
+pub fn key(path: &str, method: &str) -> String {
+    format!("{}/{method}", path.replace('~', "~0").replace('/', "~1"))
+}
+
+fn replace(path: String, value: &impl ToString) -> Patch {
+    Patch {
+        op: Op::Replace,
+        path,
+        value: Some(value.to_string()),
+    }
+}
+
+fn caching_patches(key: &str, caching: Caching) -> [Patch; 4] {
+    let path = |field: &str| format!("/{key}/caching/{field}");
+    [
+        replace(path("enabled"), &caching.enabled),
+        replace(path("ttlInSeconds"), &caching.ttl_seconds),
+        replace(path("dataEncrypted"), &caching.encrypted),
+        replace(
+            path("requireAuthorizationForCacheControl"),
+            &caching.require_authorization,
+        ),
+    ]
+}
+
+fn other_patches(key: &str, others: &Others) -> [Patch; 5] {
+    let path = |field: &str| format!("/{key}/{field}");
+    [
+        replace(path("metrics/enabled"), &others.metrics),
+        replace(path("logging/loglevel"), &others.log_level),
+        replace(path("logging/dataTrace"), &others.data_trace),
+        replace(path("throttling/burstLimit"), &others.burst_limit),
+        replace(path("throttling/rateLimit"), &others.rate_limit),
+    ]
+}
+
+/// Whether the stage is as `put` leaves it.
+#[must_use]
+pub fn in_place(stage: &Stage, put: &Put) -> bool {
+    stage.cluster.is_some()
+        && put.methods.iter().all(|key| {
+            let setting = stage.settings.get(key);
+            setting.is_some_and(|setting| setting.caching == put.caching)
+        })
+}
+
+/// Decides.
+#[must_use]
+pub fn plan(observed: &Observed, policy: &Cache, moment: &Moment<'_>) -> Planned<Plan> {
+    let stage = &observed.stage;
+    let begun = moment
+        .begun
+        .and_then(|begun| serde_json::from_value::<Plan>(begun.clone()).ok());
+    if let Some(plan) = begun
+        && in_place(stage, &plan.put)
+    {
+        return Planned::Act {
+            plan,
+            snapshot: None,
+        };
+    }
+    let chosen = match chosen(observed, policy) {
+        Ok(chosen) => chosen,
+        Err(reason) => return escalated(reason),
+    };
+    let put = put(stage, policy, &chosen);
+    if in_place(stage, &put) {
+        return Planned::InPlace {
+            reason: format!("{} methods of {} are cached", chosen.len(), policy.stage),
+        };
+    }
+    let succeeded = observed.requests.saturating_sub(observed.server_errors);
+    let why = format!(
+        "{} of {} requests in {} s ended in a server error",
+        observed.server_errors, observed.requests, policy.window_seconds
+    );
+    if succeeded == 0 {
+        return Planned::Nothing {
+            reason: format!(
+                "{why}, and none succeeded: a cache that starts empty cannot revive the backend; raise the maintenance page"
+            ),
+        };
+    }
+    if let Some(other) = stage
+        .settings
+        .iter()
+        .find(|(key, setting)| setting.caching.enabled && !put.methods.contains(key))
+        .filter(|_| stage.cluster.is_none())
+    {
+        return escalated(format!(
+            "the settings of {} have caching on, so that turning the cluster on would cache more than the policy names; turn caching off there, or name it in the policy",
+            other.0
+        ));
+    }
+    let snapshot = Snapshot {
+        before: Held {
+            cluster: stage.cluster.clone(),
+            settings: put
+                .methods
+                .iter()
+                .map(|key| (key.clone(), stage.settings.get(key).cloned()))
+                .collect(),
+        },
+        put: put.clone(),
+    };
+    Planned::Act {
+        plan: Plan {
+            rest_api: policy.rest_api().to_owned(),
+            stage: policy.name().to_owned(),
+            patches: patches(stage, &put),
+            put,
+            why,
+        },
+        snapshot: Some(json!(snapshot)),
+    }
+}
+
+fn escalated(reason: String) -> Planned<Plan> {
+    Planned::Escalate {
+        rule: Rule::Unsafe,
+        reason,
+    }
+}
+
+/// The methods that the policy names, each of which can be cached without serving one client another's answer.
+fn chosen<'a>(observed: &'a Observed, policy: &Cache) -> Result<Vec<&'a ApiMethod>, String> {
+    let mut chosen = Vec::new();
+    for cached in &policy.resources {
+        let find = |method: Method| {
+            observed
+                .methods
+                .iter()
+                .find(|found| found.path == cached.path && found.method == method.as_str())
+        };
+        let found: Vec<&ApiMethod> = if cached.methods.is_empty() {
+            [Method::Get, Method::Head]
+                .into_iter()
+                .filter_map(find)
+                .collect()
+        } else {
+            let missing = |method: Method| {
+                format!(
+                    "the API has no method {} {}; mend the policy",
+                    method.as_str(),
+                    cached.path
+                )
+            };
+            cached
+                .methods
+                .iter()
+                .map(|method| find(*method).ok_or_else(|| missing(*method)))
+                .collect::<Result<_, _>>()?
+        };
+        if found.is_empty() {
+            return Err(format!(
+                "the API has neither GET nor HEAD at {}; mend the policy",
+                cached.path
+            ));
+        }
+        chosen.extend(found);
+    }
+    for method in &chosen {
+        let name = format!("{} {}", method.method, method.path);
+        if let Some(why) = &method.unkeyable {
+            return Err(format!("{name} cannot be cached: {why}"));
+        }
+        let missing: Vec<&str> = method
+            .inputs
+            .iter()
+            .filter(|input| !method.cache_key.contains(input))
+            .map(String::as_str)
+            .collect();
+        if !missing.is_empty() {
+            return Err(format!(
+                "{name} cannot be cached: its cache key lacks {}, so that one client would be served another's answer; add it to the cache key parameters and deploy the API",
+                missing.join(", ")
+            ));
+        }
+    }
+    Ok(chosen)
+}
+
+fn put(stage: &Stage, policy: &Cache, chosen: &[&ApiMethod]) -> Put {
+    Put {
+        cluster: stage
+            .cluster
+            .clone()
+            .unwrap_or_else(|| policy.size_gb.as_str().to_owned()),
+        methods: chosen
+            .iter()
+            .map(|method| key(&method.path, &method.method))
+            .collect(),
+        caching: Caching {
+            enabled: true,
+            ttl_seconds: i32::try_from(policy.ttl_seconds.get()).unwrap_or(i32::MAX),
+            encrypted: policy.encrypted,
+            require_authorization: policy.require_authorization_for_cache_control,
+        },
+        others: stage
+            .settings
+            .get(EVERY_METHOD)
+            .map(|setting| setting.others.clone()),
+    }
+}
+
+fn patches(stage: &Stage, put: &Put) -> Vec<Patch> {
+    let mut patches = Vec::new();
+    for key in &put.methods {
+        // Settings of its own take the place of those for every method, as a whole.
+        if let (None, Some(others)) = (stage.settings.get(key), &put.others) {
+            patches.extend(other_patches(key, others));
+        }
+        patches.extend(caching_patches(key, put.caching));
+    }
+    if stage.cluster.is_none() {
+        patches.push(replace("/cacheClusterEnabled".to_owned(), &true));
+        patches.push(replace("/cacheClusterSize".to_owned(), &put.cluster));
+    }
+    patches
+}
+
+/// What puts a stage back.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Restoration {
+    /// The changes, in their order; none when it is as it was.
+    pub patches: Vec<Patch>,
+    /// What is left alone because someone changed it meanwhile.
+    pub left_alone: Vec<String>,
+}
+
+/// Decides what is put back: what is still as it was put, and nothing else.
+#[must_use]
+pub fn restoration(stage: &Stage, snapshot: &Snapshot) -> Restoration {
+    let Snapshot { before, put } = snapshot;
+    let mut restoration = Restoration::default();
+    let mut cached: Vec<&String> = stage
+        .settings
+        .iter()
+        .filter(|(_, setting)| setting.caching.enabled)
+        .map(|(key, _)| key)
+        .collect();
+    for (key, before) in &before.settings {
+        let Some(now) = stage.settings.get(key) else {
+            if before.is_some() {
+                let told = format!("the settings of {key}, which were removed");
+                restoration.left_alone.push(told);
+            }
+            continue;
+        };
+        match before {
+            Some(before) if now.caching == before.caching => {}
+            _ if now.caching != put.caching => {
+                let told = format!("the caching of {key}, which was changed");
+                restoration.left_alone.push(told);
+                continue;
+            }
+            Some(before) => {
+                let patches = caching_patches(key, before.caching);
+                let current = caching_patches(key, now.caching);
+                let changed = patches
+                    .into_iter()
+                    .zip(current)
+                    .filter(|(patch, current)| patch != current);
+                restoration.patches.extend(changed.map(|(patch, _)| patch));
+            }
+            None if as_put(&now.others, put) => restoration.patches.push(Patch {
+                op: Op::Remove,
+                path: format!("/{key}"),
+                value: None,
+            }),
+            None => {
+                let off = replace(format!("/{key}/caching/enabled"), &false);
+                restoration.patches.push(off);
+                let told = format!("the other settings of {key}, which were changed");
+                restoration.left_alone.push(told);
+            }
+        }
+        cached.retain(|cached| *cached != key);
+    }
+    match (&before.cluster, &stage.cluster) {
+        (None, Some(size)) if *size != put.cluster => {
+            let told = format!("the cache cluster, which was resized to {size} GB");
+            restoration.left_alone.push(told);
+        }
+        (None, Some(_)) => match cached.first() {
+            Some(key) => restoration.left_alone.push(format!(
+                "the cache cluster, because the settings of {key} use it"
+            )),
+            None => restoration
+                .patches
+                .push(replace("/cacheClusterEnabled".to_owned(), &false)),
+        },
+        _ => {}
+    }
+    restoration
+}
+
+fn as_put(others: &Others, put: &Put) -> bool {
+    match &put.others {
+        Some(put) => put == others,
+        None => others.are_defaults(),
+    }
+}
+
+/// Reads a snapshot; `None` when another release wrote it.
+#[must_use]
+pub fn snapshot(state: &Value) -> Option<Snapshot> {
+    serde_json::from_value(state.clone()).ok()
+}

@@ -1,0 +1,314 @@
+//! What the policy says of a stage: what may be cached, how, and for how long.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+
+use chrono::TimeDelta;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use shared::arn::Arn;
+use shared::policy::Action;
+use shared::remediation::Temporary;
+
+/// The longest that API Gateway caches (API Gateway Developer Guide, "Cache settings for REST APIs").
+const LONGEST_TTL: u32 = 3_600;
+
+/// One stage of a REST API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cache {
+    /// The stage, by ARN: `arn:aws:apigateway:<region>::/restapis/<api>/stages/<stage>`.
+    pub stage: Arn,
+    /// What is cached; nothing else is.
+    pub resources: Vec<Cached>,
+    /// Memory of the cache cluster in GB. A cluster that is there already keeps its size.
+    #[serde(default)]
+    pub size_gb: Size,
+    /// How long an answer is served from the cache, 1 to 3,600 s.
+    #[serde(default = "five_minutes")]
+    pub ttl_seconds: NonZeroU32,
+    /// Whether the cached answers are encrypted.
+    #[serde(default = "yes")]
+    pub encrypted: bool,
+    /// Whether a client needs permission to have an answer made anew (`Cache-Control: max-age=0`).
+    #[serde(default = "yes")]
+    pub require_authorization_for_cache_control: bool,
+    /// How far back requests are counted, 60 to 3,600 s, in whole minutes.
+    #[serde(default = "five_minutes")]
+    pub window_seconds: NonZeroU32,
+    /// How long it stays.
+    #[serde(default)]
+    pub term: Term,
+}
+
+/// Methods of a resource.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cached {
+    /// The resource's path, as in the API: `/orders/{id}`.
+    pub path: String,
+    /// Its methods. Without them GET and HEAD, as far as the resource has them.
+    #[serde(default)]
+    pub methods: BTreeSet<Method>,
+}
+
+/// A method without side effects.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Method {
+    /// GET
+    Get,
+    /// HEAD
+    Head,
+}
+
+impl Method {
+    /// Its name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+        }
+    }
+}
+
+/// The sizes that API Gateway has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Size {
+    /// 0.5 GB
+    #[default]
+    #[serde(rename = "0.5")]
+    Half,
+    /// 1.6 GB
+    #[serde(rename = "1.6")]
+    OnePointSix,
+    /// 6.1 GB
+    #[serde(rename = "6.1")]
+    SixPointOne,
+    /// 13.5 GB
+    #[serde(rename = "13.5")]
+    ThirteenAndAHalf,
+    /// 28.4 GB
+    #[serde(rename = "28.4")]
+    TwentyEightPointFour,
+    /// 58.2 GB
+    #[serde(rename = "58.2")]
+    FiftyEightPointTwo,
+    /// 118 GB
+    #[serde(rename = "118")]
+    OneHundredAndEighteen,
+    /// 237 GB
+    #[serde(rename = "237")]
+    TwoHundredAndThirtySeven,
+}
+
+impl Size {
+    /// As API Gateway writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Half => "0.5",
+            Self::OnePointSix => "1.6",
+            Self::SixPointOne => "6.1",
+            Self::ThirteenAndAHalf => "13.5",
+            Self::TwentyEightPointFour => "28.4",
+            Self::FiftyEightPointTwo => "58.2",
+            Self::OneHundredAndEighteen => "118",
+            Self::TwoHundredAndThirtySeven => "237",
+        }
+    }
+}
+
+/// How long the cache stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Term {
+    /// How long the alarm has to be back at OK before it is taken away.
+    pub stabilisation_seconds: u32,
+    /// How long it stays without a sign that the alarm is still in ALARM.
+    pub expires_after_seconds: NonZeroU32,
+    /// How long it stays at most.
+    pub at_most_seconds: NonZeroU32,
+}
+
+const fn number(value: u32) -> NonZeroU32 {
+    match NonZeroU32::new(value) {
+        Some(value) => value,
+        None => NonZeroU32::MIN,
+    }
+}
+
+const fn five_minutes() -> NonZeroU32 {
+    number(300)
+}
+
+const fn yes() -> bool {
+    true
+}
+
+impl Default for Term {
+    fn default() -> Self {
+        Self {
+            stabilisation_seconds: 600,
+            expires_after_seconds: number(3_600),
+            at_most_seconds: number(14_400),
+        }
+    }
+}
+
+impl Term {
+    /// As the runtime wants it.
+    #[must_use]
+    pub fn temporary(self) -> Temporary {
+        let seconds = |seconds: u32| TimeDelta::seconds(i64::from(seconds));
+        Temporary {
+            stabilisation: seconds(self.stabilisation_seconds),
+            expires_after: seconds(self.expires_after_seconds.get()),
+            at_most: seconds(self.at_most_seconds.get()),
+        }
+    }
+}
+
+impl Cache {
+    /// The REST API's id.
+    #[must_use]
+    pub fn rest_api(&self) -> &str {
+        self.parts().0
+    }
+
+    /// The stage's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.parts().1
+    }
+
+    fn parts(&self) -> (&str, &str) {
+        self.stage
+            .resource()
+            .strip_prefix("/restapis/")
+            .and_then(|rest| rest.split_once("/stages/"))
+            .unwrap_or_default()
+    }
+}
+
+impl Action for Cache {
+    fn resource(&self) -> &str {
+        self.stage.as_str()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let form = "arn:aws:apigateway:<region>::/restapis/<api>/stages/<stage>";
+        if self.stage.service() != "apigateway" {
+            return Err(format!("{} is no stage; give {form}", self.stage));
+        }
+        if self.stage.resource().starts_with("/apis/") {
+            return Err(format!(
+                "{} is a stage of an HTTP or WebSocket API, and those have no cache; put a CloudFront distribution with a cache policy before it, or use the maintenance page",
+                self.stage
+            ));
+        }
+        let (api, stage) = self.parts();
+        if api.is_empty() || stage.is_empty() || api.contains('/') || stage.contains('/') {
+            return Err(format!("{} is no stage; give {form}", self.stage));
+        }
+        if self.resources.is_empty() {
+            return Err(
+                "resources is empty; name each resource that may be cached: nothing stands for all of them"
+                    .to_owned(),
+            );
+        }
+        let mut seen = BTreeSet::new();
+        for Cached { path, .. } in &self.resources {
+            if !path.starts_with('/') || path.contains('*') {
+                return Err(format!(
+                    "resources has {path:?}; give one resource's path, as in \"/orders/{{id}}\""
+                ));
+            }
+            if !seen.insert(path) {
+                return Err(format!("resources has {path} twice"));
+            }
+        }
+        if self.ttl_seconds.get() > LONGEST_TTL {
+            return Err(format!(
+                "ttl_seconds is {}; it must be 1 to {LONGEST_TTL}",
+                self.ttl_seconds
+            ));
+        }
+        let window = self.window_seconds.get();
+        if !(60..=3_600).contains(&window) || !window.is_multiple_of(60) {
+            return Err(format!(
+                "window_seconds is {window}; it must be 60 to 3600, in whole minutes"
+            ));
+        }
+        if self.term.expires_after_seconds > self.term.at_most_seconds {
+            return Err(format!(
+                "term.expires_after_seconds {} is above term.at_most_seconds {}",
+                self.term.expires_after_seconds, self.term.at_most_seconds
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn check(change: impl FnOnce(&mut Value)) -> Result<(), String> {
+        let mut value = json!({
+            "stage": "arn:aws:apigateway:eu-west-1::/restapis/a1b2c3/stages/prod",
+            "resources": [{"path": "/orders/{id}"}],
+        });
+        change(&mut value);
+        serde_json::from_value::<Cache>(value)
+            .map_err(|error| error.to_string())?
+            .check()
+    }
+
+    #[test]
+    fn a_stage_and_a_resource_will_do() {
+        check(|_| {}).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_carried_out_is_refused_by_name() {
+        type Change = fn(&mut Value);
+        let cases: [(Change, &str); 9] = [
+            (
+                |v| v["stage"] = json!("arn:aws:apigateway:eu-west-1::/apis/a1/stages/prod"),
+                "HTTP or WebSocket API, and those have no cache; put a CloudFront",
+            ),
+            (
+                |v| v["stage"] = json!("arn:aws:apigateway:eu-west-1::/restapis/a1"),
+                "is no stage",
+            ),
+            (|v| v["resources"] = json!([]), "nothing stands for all"),
+            (
+                |v| v["resources"] = json!([{"path": "/*"}]),
+                "give one resource's path",
+            ),
+            (
+                |v| v["resources"] = json!([{"path": "/a"}, {"path": "/a"}]),
+                "/a twice",
+            ),
+            (
+                |v| v["resources"] = json!([{"path": "/a", "methods": ["POST"]}]),
+                "unknown variant `POST`",
+            ),
+            (|v| v["ttl_seconds"] = json!(3601), "1 to 3600"),
+            (|v| v["size_gb"] = json!("2"), "unknown variant `2`"),
+            (
+                |v| v["term"] = json!({"expires_after_seconds": 20_000}),
+                "is above term.at_most_seconds",
+            ),
+        ];
+        for (change, words) in cases {
+            let problem = check(change).unwrap_err();
+            assert!(problem.contains(words), "{problem}");
+        }
+    }
+}

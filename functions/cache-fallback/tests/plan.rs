@@ -1,0 +1,371 @@
+//! When caching is of use and safe, and that the stage comes back as it was: a table, and a property over what a human
+//! changes meanwhile.
+
+// Clippy takes helpers outside of a #[test] for production code.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+
+use cache_fallback::plan::{
+    ApiMethod, Caching, Observed, Op, Others, Patch, Plan, Setting, Snapshot, Stage, in_place, key,
+    plan, restoration,
+};
+use cache_fallback::policy::Cache;
+use chrono::{DateTime, Utc};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use shared::alarm::{self, AlarmEvent};
+use shared::remediation::{Moment, Planned};
+
+const UNCACHED: Caching = Caching {
+    enabled: false,
+    ttl_seconds: 300,
+    encrypted: false,
+    require_authorization: true,
+};
+
+fn policy() -> Cache {
+    serde_json::from_value(json!({
+        "stage": "arn:aws:apigateway:eu-west-1::/restapis/a1b2c3/stages/prod",
+        "resources": [{"path": "/orders"}, {"path": "/orders/{id}", "methods": ["GET"]}],
+    }))
+    .unwrap()
+}
+
+fn event() -> AlarmEvent {
+    alarm::parse(&json!({
+        "detail-type": "CloudWatch Alarm State Change",
+        "source": "aws.cloudwatch",
+        "resources": ["arn:aws:cloudwatch:eu-west-1:123456789012:alarm:ApiHigh5xxErrorRate"],
+        "detail": {
+            "alarmName": "ApiHigh5xxErrorRate",
+            "state": {"value": "ALARM", "timestamp": "2027-01-15T08:00:00.000+0000"},
+        },
+    }))
+    .unwrap()
+}
+
+fn defaults() -> Others {
+    Others {
+        metrics: false,
+        log_level: "OFF".into(),
+        data_trace: false,
+        burst_limit: 5_000,
+        rate_limit: 10_000.0,
+    }
+}
+
+fn throttled() -> Others {
+    Others {
+        metrics: true,
+        log_level: "ERROR".into(),
+        burst_limit: 20,
+        rate_limit: 10.0,
+        ..defaults()
+    }
+}
+
+fn method(path: &str, method: &str, inputs: &[&str], cache_key: &[&str]) -> ApiMethod {
+    let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    ApiMethod {
+        path: path.into(),
+        method: method.into(),
+        inputs: owned(inputs),
+        unkeyable: None,
+        cache_key: owned(cache_key),
+    }
+}
+
+fn observed() -> Observed {
+    let id = "method.request.path.id";
+    Observed {
+        stage: Stage {
+            cluster: None,
+            available: false,
+            settings: BTreeMap::new(),
+        },
+        methods: vec![
+            method("/orders", "GET", &[], &[]),
+            method("/orders", "POST", &[], &[]),
+            method("/orders/{id}", "GET", &[id], &[id]),
+        ],
+        requests: 1_000,
+        server_errors: 400,
+    }
+}
+
+fn decide(observed: &Observed, begun: Option<&Value>) -> Planned<Plan> {
+    let event = event();
+    let moment = Moment {
+        now: DateTime::<Utc>::UNIX_EPOCH,
+        resuming: begun.is_some(),
+        event: &event,
+        incident_id: "inc-1",
+        memory: None,
+        begun,
+        snapshot: None,
+    };
+    plan(observed, &policy(), &moment)
+}
+
+fn acts(planned: Planned<Plan>) -> (Plan, Option<Snapshot>) {
+    match planned {
+        Planned::Act { plan, snapshot } => (
+            plan,
+            snapshot.map(|state| serde_json::from_value(state).unwrap()),
+        ),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn escalates(observed: &Observed, words: &str) {
+    match decide(observed, None) {
+        Planned::Escalate { reason, .. } => assert!(reason.contains(words), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What API Gateway makes of patches.
+fn patched(stage: &Stage, patches: &[Patch]) -> Stage {
+    let mut stage = stage.clone();
+    let mut enabled = stage.cluster.is_some();
+    let mut size = stage.cluster.clone().unwrap_or_else(|| "0.5".into());
+    for Patch { op, path, value } in patches {
+        let value = value.clone().unwrap_or_default();
+        let steps: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        match (op, &steps[..]) {
+            (Op::Replace, ["cacheClusterEnabled"]) => enabled = value == "true",
+            (Op::Replace, ["cacheClusterSize"]) => size = value,
+            (Op::Remove, [path, method]) => {
+                let removed = stage.settings.remove(&format!("{path}/{method}"));
+                assert!(removed.is_some(), "{path} is not there");
+            }
+            (Op::Replace, [path, method, group, field]) => {
+                let setting = stage
+                    .settings
+                    .entry(format!("{path}/{method}"))
+                    .or_insert(Setting {
+                        caching: UNCACHED,
+                        others: defaults(),
+                    });
+                let Setting { caching, others } = setting;
+                match (*group, *field) {
+                    ("caching", "enabled") => caching.enabled = value.parse().unwrap(),
+                    ("caching", "ttlInSeconds") => caching.ttl_seconds = value.parse().unwrap(),
+                    ("caching", "dataEncrypted") => caching.encrypted = value.parse().unwrap(),
+                    ("caching", "requireAuthorizationForCacheControl") => {
+                        caching.require_authorization = value.parse().unwrap();
+                    }
+                    ("metrics", "enabled") => others.metrics = value.parse().unwrap(),
+                    ("logging", "loglevel") => others.log_level = value,
+                    ("logging", "dataTrace") => others.data_trace = value.parse().unwrap(),
+                    ("throttling", "burstLimit") => others.burst_limit = value.parse().unwrap(),
+                    ("throttling", "rateLimit") => others.rate_limit = value.parse().unwrap(),
+                    _ => panic!("{path}"),
+                }
+            }
+            _ => panic!("{path}"),
+        }
+    }
+    stage.cluster = enabled.then_some(size);
+    stage
+}
+
+#[test]
+fn the_named_methods_are_cached_and_no_other() {
+    let (plan, snapshot) = acts(decide(&observed(), None));
+    assert_eq!(plan.put.methods, ["~1orders/GET", "~1orders~1{id}/GET"]);
+    assert_eq!(plan.patches[0].path, "/~1orders/GET/caching/enabled");
+    let after = patched(&observed().stage, &plan.patches);
+    assert!(in_place(&after, &plan.put));
+    assert_eq!(after.cluster.as_deref(), Some("0.5"));
+    assert_eq!(after.settings.len(), 2);
+    // What is turned on last is what makes it cost and take effect.
+    assert_eq!(plan.patches.last().unwrap().path, "/cacheClusterSize");
+    let back = restoration(&after, &snapshot.unwrap());
+    assert_eq!(patched(&after, &back.patches), observed().stage);
+    assert!(back.left_alone.is_empty());
+}
+
+#[test]
+fn a_method_keeps_what_the_stage_sets_for_every_method() {
+    let mut observed = observed();
+    let setting = Setting {
+        caching: UNCACHED,
+        others: throttled(),
+    };
+    observed.stage.settings.insert("*/*".into(), setting);
+    let (plan, _) = acts(decide(&observed, None));
+    let after = patched(&observed.stage, &plan.patches);
+    assert_eq!(after.settings["~1orders/GET"].others, throttled());
+}
+
+#[test]
+fn an_answer_that_could_reach_another_client_is_never_cached() {
+    let mut unkeyed = observed();
+    unkeyed.methods[2].cache_key.clear();
+    escalates(
+        &unkeyed,
+        "GET /orders/{id} cannot be cached: its cache key lacks method.request.path.id",
+    );
+    let mut authorized = observed();
+    authorized.methods[0].inputs = vec!["method.request.header.Authorization".into()];
+    escalates(
+        &authorized,
+        "GET /orders cannot be cached: its cache key lacks method.request.header.Authorization",
+    );
+    let mut signed = observed();
+    signed.methods[0].unkeyable = Some("it is signed".into());
+    escalates(&signed, "GET /orders cannot be cached: it is signed");
+    let mut more = observed();
+    let setting = Setting {
+        caching: Caching {
+            enabled: true,
+            ..UNCACHED
+        },
+        others: defaults(),
+    };
+    more.stage.settings.insert(key("/me", "GET"), setting);
+    escalates(&more, "the settings of ~1me/GET have caching on");
+    let mut gone = observed();
+    gone.methods.pop();
+    escalates(&gone, "the API has no method GET /orders/{id}");
+}
+
+#[test]
+fn a_dead_backend_is_not_revived_by_an_empty_cache() {
+    for (requests, server_errors) in [(0, 0), (500, 500)] {
+        let dead = Observed {
+            requests,
+            server_errors,
+            ..observed()
+        };
+        match decide(&dead, None) {
+            Planned::Nothing { reason } => {
+                assert!(reason.contains("raise the maintenance page"), "{reason}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_cached_already_is_in_place() {
+    let (plan, _) = acts(decide(&observed(), None));
+    let after = Observed {
+        stage: patched(&observed().stage, &plan.patches),
+        ..observed()
+    };
+    assert!(matches!(decide(&after, None), Planned::InPlace { .. }));
+    // An attempt that died after the call is concluded, without another snapshot.
+    let begun = json!(plan);
+    assert_eq!(acts(decide(&after, Some(&begun))), (plan, None));
+}
+
+#[test]
+fn what_a_human_changed_stays_and_is_told() {
+    let (plan, snapshot) = acts(decide(&observed(), None));
+    let snapshot = snapshot.unwrap();
+    let mut after = patched(&observed().stage, &plan.patches);
+    after
+        .settings
+        .get_mut("~1orders/GET")
+        .unwrap()
+        .caching
+        .ttl_seconds = 60;
+    let other = after.settings.get_mut("~1orders~1{id}/GET").unwrap();
+    other.others.burst_limit = 7;
+    let back = restoration(&after, &snapshot);
+    let restored = patched(&after, &back.patches);
+    assert_eq!(
+        restored.settings["~1orders/GET"],
+        after.settings["~1orders/GET"]
+    );
+    let other = &restored.settings["~1orders~1{id}/GET"];
+    assert_eq!(
+        (other.caching.enabled, other.others.burst_limit),
+        (false, 7)
+    );
+    // The human's caching needs the cluster.
+    assert_eq!(restored.cluster, after.cluster);
+    assert_eq!(back.left_alone.len(), 3, "{:?}", back.left_alone);
+}
+
+fn settings() -> impl Strategy<Value = Setting> {
+    let caching = (
+        any::<bool>(),
+        prop_oneof![Just(60), Just(300)],
+        any::<bool>(),
+    );
+    let others = prop_oneof![Just(defaults()), Just(throttled())];
+    (caching, others).prop_map(|((enabled, ttl_seconds, encrypted), others)| Setting {
+        caching: Caching {
+            enabled,
+            ttl_seconds,
+            encrypted,
+            require_authorization: true,
+        },
+        others,
+    })
+}
+
+fn stages() -> impl Strategy<Value = Stage> {
+    let keys = prop_oneof![
+        Just("*/*".to_owned()),
+        Just("~1orders/GET".to_owned()),
+        Just("~1orders~1{id}/GET".to_owned()),
+        Just("~1other/GET".to_owned()),
+    ];
+    let cluster = proptest::option::of(prop_oneof![Just("0.5".to_owned()), Just("6.1".to_owned())]);
+    (
+        cluster,
+        proptest::collection::btree_map(keys, settings(), 0..4),
+    )
+        .prop_map(|(cluster, settings)| Stage {
+            available: cluster.is_some(),
+            cluster,
+            settings,
+        })
+}
+
+proptest! {
+    /// Whatever was there comes back exactly, however often it is restored; attempts that died change nothing.
+    #[test]
+    fn restoring_gives_back_what_was_there(stage in stages(), twice in any::<bool>()) {
+        let before = Observed { stage: stage.clone(), ..observed() };
+        if let Planned::Act { plan, snapshot } = decide(&before, None) {
+            let snapshot: Snapshot = serde_json::from_value(snapshot.unwrap()).unwrap();
+            let mut after = patched(&stage, &plan.patches);
+            if twice {
+                after = patched(&after, &plan.patches);
+            }
+            prop_assert!(in_place(&after, &plan.put));
+            let back = restoration(&after, &snapshot);
+            prop_assert!(back.left_alone.is_empty(), "{:?}", back.left_alone);
+            let restored = patched(&after, &back.patches);
+            prop_assert_eq!(&restored.cluster, &stage.cluster);
+            prop_assert_eq!(&restored.settings, &stage.settings);
+            let again = restoration(&restored, &snapshot);
+            prop_assert_eq!(&again.patches, &Vec::new());
+        }
+    }
+
+    /// What a human put is there afterwards.
+    #[test]
+    fn a_humans_setting_survives(stage in stages(), human in settings()) {
+        let before = Observed { stage: stage.clone(), ..observed() };
+        if let Planned::Act { plan, snapshot } = decide(&before, None) {
+            let snapshot: Snapshot = serde_json::from_value(snapshot.unwrap()).unwrap();
+            let mut after = patched(&stage, &plan.patches);
+            prop_assume!(human.caching != plan.put.caching);
+            after.settings.insert("~1orders/GET".into(), human.clone());
+            after.settings.insert("~1human/GET".into(), human.clone());
+            let restored = patched(&after, &restoration(&after, &snapshot).patches);
+            prop_assert_eq!(&restored.settings["~1orders/GET"], &human);
+            prop_assert_eq!(&restored.settings["~1human/GET"], &human);
+            if human.caching.enabled {
+                prop_assert!(restored.cluster.is_some());
+            }
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! A stage that falls back to caching: only where it is safe and of use, and back exactly as it was, whoever interferes
+//! or dies.
+
+use aws_sdk_cloudwatch::types::StateValue;
+use chrono::TimeDelta;
+use end_to_end::Result;
+use end_to_end::api::{Shown, Staged};
+use end_to_end::failure::{During as _, all, ensure};
+use end_to_end::proxy::{Phase, Proxy};
+use end_to_end::replay::{Killed, is};
+use end_to_end::world::{World, alarm_event, scenario};
+use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt as _};
+use serde_json::{Value, json};
+use shared::clock::Clock;
+
+const RUN_ONCE: &str = env!("CARGO_BIN_EXE_run-once");
+const AT_ONCE: usize = 6;
+/// What a fallback asks AWS that changes something.
+const CHANGES: [&str; 2] = ["dynamodb:TransactWriteItems", "apigateway:UpdateStage"];
+
+/// An API of which two requests in five fail.
+async fn failing(world: &World) -> Result<Staged<'_>> {
+    let staged = Staged::new(world, RUN_ONCE).await?;
+    staged.served(1_000, 400).await?;
+    Ok(staged)
+}
+
+fn schedule() -> Value {
+    json!({"source": "aws.events", "detail-type": "Scheduled Event"})
+}
+
+/// Runs on the alarm's event, and on the schedule until the cluster is there.
+async fn cached(staged: &Staged<'_>, proxy: &Proxy) -> Result<Shown> {
+    let report = staged.run(proxy).finish().await?.report()?;
+    is(&report, "Pending", "the cache cluster")?;
+    let looked = staged.run(proxy).on(&schedule());
+    let report = looked.clone().finish().await?.report()?;
+    let report = if report["outcome"] == "Pending" {
+        looked.request_id("another look").finish().await?.report()?
+    } else {
+        report
+    };
+    is(&report, "Applied", "2 methods are cached")?;
+    staged.shown().await
+}
+
+/// The alarm returns to OK.
+async fn recovers(staged: &Staged<'_>, proxy: &Proxy) -> Result<Value> {
+    let world = staged.world;
+    world.set_alarm(&staged.alarm.name, StateValue::Ok).await?;
+    let ok = alarm_event(&staged.alarm, "ALARM", "OK", Clock::system().now());
+    staged.run(proxy).on(&ok).finish().await?.report()
+}
+
+/// Caches a stage, has a human at it, and lets the alarm recover; gives the stage before, cached, and afterwards.
+async fn there_and_back(
+    world: &World,
+    before: &[(&str, &str)],
+    human: &[(&str, &str)],
+    words: &str,
+) -> Result<(Shown, Shown, Shown)> {
+    let staged = failing(world).await?;
+    if !before.is_empty() {
+        staged.set(before).await?;
+    }
+    let original = staged.shown().await?;
+    let proxy = Proxy::start(&world.cloud).await?;
+    let cached = cached(&staged, &proxy).await?;
+    assert!(cached.cluster);
+    if !human.is_empty() {
+        staged.set(human).await?;
+    }
+    is(&recovers(&staged, &proxy).await?, "Applied", words)?;
+    Ok((original, cached, staged.shown().await?))
+}
+
+#[tokio::test]
+async fn a_stage_without_settings_has_none_afterwards() -> Result {
+    scenario("no-settings", async |world| {
+        let (original, cached, after) = there_and_back(world, &[], &[], "as before").await?;
+        assert_eq!(cached.settings.len(), 2, "{cached:?}");
+        assert!(original.settings.is_empty() && !original.cluster);
+        assert_eq!(after, original);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn settings_that_were_there_come_back_exactly() -> Result {
+    scenario("settings", async |world| {
+        let before = [
+            ("/*/*/throttling/burstLimit", "50"),
+            ("/*/*/logging/loglevel", "ERROR"),
+            ("/~1orders/GET/caching/ttlInSeconds", "60"),
+            ("/~1orders/GET/metrics/enabled", "true"),
+        ];
+        let (original, cached, after) = there_and_back(world, &before, &[], "as before").await?;
+        // A method with settings of its own would lose those of every method.
+        let order = cached
+            .settings
+            .iter()
+            .find(|(key, _)| key.contains("{id}"))
+            .during("the order's settings")?
+            .1;
+        assert_eq!(order.throttling_burst_limit(), 50);
+        assert_eq!(order.logging_level(), Some("ERROR"));
+        assert_eq!(after, original);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_was_changed_by_hand_meanwhile_stays_and_is_told() -> Result {
+    scenario("by-hand", async |world| {
+        let human = [("/~1orders/GET/caching/ttlInSeconds", "30")];
+        let words = "left alone: the caching of ~1orders/GET, which was changed";
+        let (_, _, after) = there_and_back(world, &[], &human, words).await?;
+        assert_eq!(after.settings.len(), 1, "{after:?}");
+        let kept = after.settings.values().next().during("the human's")?;
+        assert_eq!(kept.cache_ttl_in_seconds(), 30);
+        assert!(after.cluster, "the human's caching needs the cluster");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_method_behind_an_authorizer_is_refused_by_name() -> Result {
+    scenario("authorizer", async |world| {
+        let staged = failing(world).await?;
+        staged.authorize().await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let report = staged.run(&proxy).finish().await?.report()?;
+        let words =
+            "GET /orders cannot be cached: its cache key lacks method.request.header.X-Token";
+        is(&report, "Escalated", words)?;
+        assert!(proxy.calls("apigateway:UpdateStage").is_empty());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_backend_that_answers_nothing_gets_no_cache() -> Result {
+    scenario("dead", async |world| {
+        let staged = Staged::new(world, RUN_ONCE).await?;
+        staged.served(300, 300).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let report = staged.run(&proxy).finish().await?.report()?;
+        is(&report, "Skipped", "raise the maintenance page")?;
+        assert!(proxy.calls("apigateway:UpdateStage").is_empty());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_cache_expires_even_if_the_alarm_stays() -> Result {
+    scenario("expires", async |world| {
+        let mut staged = failing(world).await?;
+        staged.policy["targets"][0]["action"]["term"] =
+            json!({"expires_after_seconds": 60, "at_most_seconds": 120});
+        world.put_policy(&staged.policy).await?;
+        let original = staged.shown().await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        cached(&staged, &proxy).await?;
+        let late = staged.run(&proxy).on(&schedule());
+        let late = late.later_by(TimeDelta::minutes(3)).request_id("late");
+        is(&late.finish().await?.report()?, "Applied", "as before")?;
+        assert_eq!(staged.shown().await?, original);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn of_sixteen_deliveries_one_turns_the_cache_on() -> Result {
+    scenario("cache-once", async |world| {
+        let staged = failing(world).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        for ended in join_all((0..16).map(|_| staged.run(&proxy).finish())).await {
+            ended?.report()?;
+        }
+        assert_eq!(proxy.calls("apigateway:UpdateStage").len(), 1);
+        Ok(())
+    })
+    .await
+}
+
+async fn kill(action: &str, nth: usize, phase: Phase) -> Result<bool> {
+    let mut killed = false;
+    scenario("cache-killed", async |world| {
+        let staged = failing(world).await?;
+        staged.set(&[("/*/*/throttling/burstLimit", "50")]).await?;
+        let original = staged.shown().await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let run = staged.run(&proxy);
+        let ended = run.clone().killed_at(&proxy, action, nth, phase).await?;
+        killed = matches!(ended, Killed::At(_));
+        if !killed {
+            return Ok(());
+        }
+        let again = run.later_by(TimeDelta::minutes(1)).finish();
+        let report = again.await?.report()?;
+        ensure(
+            report["outcome"] == "Pending" || report["outcome"] == "Applied",
+            || report.to_string(),
+        )?;
+        let looked = staged
+            .run(&proxy)
+            .on(&schedule())
+            .later_by(TimeDelta::minutes(2));
+        looked.finish().await?.answer.ok().during("the look")?;
+        ensure(staged.shown().await?.cluster, || "no cluster".to_owned())?;
+        // The snapshot is of the stage before the first attempt.
+        world.set_alarm(&staged.alarm.name, StateValue::Ok).await?;
+        let now = Clock::system().now() + TimeDelta::minutes(3);
+        let ok = alarm_event(&staged.alarm, "ALARM", "OK", now);
+        let back = staged.run(&proxy).on(&ok).later_by(TimeDelta::minutes(4));
+        is(&back.finish().await?.report()?, "Applied", "as before")?;
+        let after = staged.shown().await?;
+        ensure(after == original, || format!("{after:?}"))
+    })
+    .await?;
+    Ok(killed)
+}
+
+#[tokio::test]
+async fn a_fallback_survives_death_at_every_change() -> Result {
+    let cases = CHANGES.iter().flat_map(|action| {
+        (1..=2).flat_map(move |nth| {
+            [Phase::BeforeEffect, Phase::AfterEffect].map(|phase| (*action, nth, phase))
+        })
+    });
+    let results: Vec<_> = stream::iter(cases)
+        .map(async |(action, nth, phase)| {
+            let killed = kill(action, nth, phase).await;
+            let killed = killed.during(&format!("killed at {action} {nth}, {phase:?}"))?;
+            ensure(killed || nth > 1, || format!("never killed at {action}"))
+        })
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    all(results).map(drop)
+}
