@@ -1,6 +1,6 @@
 //! The one HTTPS client of a function, which all its SDK clients share, and whom it trusts.
 //!
-//! A function speaks to AWS and to nobody else, so that where AWS has its certificates from Amazon Trust Services,
+//! A function's SDK clients speak to AWS and to nobody else, so that where AWS has its certificates from Amazon Trust Services,
 //! it trusts their five roots, all of which Amazon Trust Services recommends for a trust store of one's own
 //! (<https://www.amazontrust.com/repository/>). Left to itself, each SDK client decodes every certificate of the
 //! machine instead, some of them three times, which takes longer than all else that a cold start does.
@@ -8,9 +8,12 @@
 //! The machine's certificates serve wherever another authority may have issued AWS's: in partitions other than
 //! `aws`, behind an `https` endpoint of one's own, and when `SSL_CERT_FILE` or `SSL_CERT_DIR` names others.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
-use aws_smithy_http_client::{Builder, HttpClientError};
+use aws_smithy_http_client::{Builder, Connector, HttpClientError};
+use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDns, ResolveDnsError};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
 const AMAZON_TRUST_SERVICES: &[u8] = include_bytes!("amazon-trust-services.pem");
@@ -34,7 +37,35 @@ pub fn client() -> Result<SharedHttpClient, HttpClientError> {
     Ok(Builder::new()
         .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
         .tls_context(context)
-        .build_https())
+        .build_with_resolver(Resolver))
+}
+
+/// A connector to servers of anyone's, which trusts the machine's certificates. It decodes each of them: make it when
+/// it is needed, and once.
+pub fn connector() -> Result<Connector, HttpClientError> {
+    let context = TlsContext::builder().build()?;
+    Ok(Connector::builder()
+        .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+        .tls_context(context)
+        .build_with_resolver(Resolver))
+}
+
+/// The machine's resolver, and the names below `localhost`, which are the machine itself (RFC 6761, section 6.3)
+/// although not every C library says so. The SDK makes such names where a local endpoint serves accounts by name.
+#[derive(Debug, Clone, Copy)]
+struct Resolver;
+
+impl ResolveDns for Resolver {
+    fn resolve_dns<'a>(&'a self, name: &'a str) -> DnsFuture<'a> {
+        DnsFuture::new(async move {
+            if name.ends_with(".localhost") {
+                return Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]);
+            }
+            let found = tokio::net::lookup_host((name, 0)).await;
+            let found = found.map_err(ResolveDnsError::new)?;
+            Ok(found.map(|address| address.ip()).collect())
+        })
+    }
 }
 
 /// Whether every endpoint that the environment leads to has a certificate from Amazon Trust Services.
@@ -95,6 +126,14 @@ mod tests {
                 .collect();
             assert_eq!(amazon_suffices(&owned), expected, "{environment:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn names_below_localhost_are_the_machine() {
+        let found = Resolver.resolve_dns("123456789012.localhost").await;
+        assert_eq!(found.unwrap(), [Ipv4Addr::LOCALHOST]);
+        let found = Resolver.resolve_dns("127.0.0.1").await;
+        assert_eq!(found.unwrap(), [Ipv4Addr::LOCALHOST]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::aws_error::AwsError;
+use crate::remediation::Temporary;
 
 /// A remediation's policy document, as the SSM parameter holds it.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -49,6 +50,52 @@ pub struct Limits {
     pub flap: Flap,
     /// When the remediation is held to be causing the alarm itself.
     pub breaker: Breaker,
+}
+
+/// How long something temporary stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Term {
+    /// How long the alarm has to be back at OK before it is taken back.
+    pub stabilisation_seconds: u32,
+    /// How long it stays without a sign that the alarm is still in ALARM.
+    pub expires_after_seconds: NonZeroU32,
+    /// How long it stays at most.
+    pub at_most_seconds: NonZeroU32,
+}
+
+impl Default for Term {
+    fn default() -> Self {
+        Self {
+            stabilisation_seconds: 600,
+            expires_after_seconds: seconds(3_600),
+            at_most_seconds: seconds(14_400),
+        }
+    }
+}
+
+impl Term {
+    /// Why the term makes no sense, naming the field and what would be right.
+    pub fn check(self) -> Result<(), String> {
+        if self.expires_after_seconds > self.at_most_seconds {
+            return Err(format!(
+                "term.expires_after_seconds {} is above term.at_most_seconds {}",
+                self.expires_after_seconds, self.at_most_seconds
+            ));
+        }
+        Ok(())
+    }
+
+    /// As the runtime wants it.
+    #[must_use]
+    pub fn temporary(self) -> Temporary {
+        let lasting = |seconds: u32| TimeDelta::seconds(i64::from(seconds));
+        Temporary {
+            stabilisation: lasting(self.stabilisation_seconds),
+            expires_after: lasting(self.expires_after_seconds.get()),
+            at_most: lasting(self.at_most_seconds.get()),
+        }
+    }
 }
 
 /// At most `actions` actions in any `window_seconds`.

@@ -3,6 +3,7 @@
 use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig};
 use aws_sdk_sqs::config::Credentials;
 pub use xtask::cloud::Cloud;
+use xtask::cloud::key_value_stores_at;
 
 /// The operator's credentials.
 #[must_use]
@@ -37,6 +38,10 @@ pub struct Clients {
     pub ssm: aws_sdk_ssm::Client,
     /// Alarms and metrics.
     pub cloudwatch: aws_sdk_cloudwatch::Client,
+    /// Distributions, their functions and key-value stores.
+    pub cloudfront: aws_sdk_cloudfront::Client,
+    /// What key-value stores hold.
+    pub store: aws_sdk_cloudfrontkeyvaluestore::Client,
     /// REST APIs.
     pub apigateway: aws_sdk_apigateway::Client,
     /// Functions.
@@ -61,7 +66,16 @@ impl Clients {
     }
 
     fn new(config: &SdkConfig) -> Self {
+        let stores = config.endpoint_url().map(key_value_stores_at);
+        let mut store = aws_sdk_cloudfrontkeyvaluestore::config::Builder::from(config);
+        store.set_endpoint_url(stores);
+        // The name that the SDK makes of account and host is one that every C library resolves only in this client.
+        if let Ok(client) = shared::https::client() {
+            store = store.http_client(client);
+        }
         Self {
+            cloudfront: aws_sdk_cloudfront::Client::new(config),
+            store: aws_sdk_cloudfrontkeyvaluestore::Client::from_conf(store.build()),
             sqs: aws_sdk_sqs::Client::new(config),
             dynamodb: aws_sdk_dynamodb::Client::new(config),
             ssm: aws_sdk_ssm::Client::new(config),

@@ -8,6 +8,7 @@ pub mod cloud;
 pub mod failure;
 pub mod limits;
 pub mod message;
+pub mod page;
 pub mod proxy;
 pub mod replay;
 pub mod stack;

@@ -9,6 +9,8 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 
+use xtask::cloud::{KEY_VALUE_STORES, key_value_stores_at};
+
 use crate::failure::{During, Failure, Result, ensure};
 use crate::proxy::{Call, Phase, Proxy};
 use crate::world::World;
@@ -94,7 +96,9 @@ impl Run {
     /// The same run, speaking to AWS through another proxy.
     #[must_use]
     pub fn through(self, proxy: &Proxy) -> Self {
-        self.setting("AWS_ENDPOINT_URL", proxy.endpoint())
+        let endpoint = proxy.endpoint();
+        self.setting("AWS_ENDPOINT_URL", endpoint)
+            .setting(KEY_VALUE_STORES, &key_value_stores_at(endpoint))
     }
 
     /// With this Lambda request id.

@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use aws_sdk_cloudfront::types::FunctionStage;
 use aws_sdk_cloudwatch::types::{ComparisonOperator, StateValue, Statistic};
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType,
@@ -23,6 +24,8 @@ use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 use shared::settings;
 use tokio::time::Instant;
+
+use xtask::cloud::{KEY_VALUE_STORES, key_value_stores_at};
 
 use crate::cloud::{Clients, Cloud};
 use crate::failure::{During, Failure, Result};
@@ -102,6 +105,9 @@ struct Made {
     rules: Vec<String>,
     functions: Vec<String>,
     apis: Vec<String>,
+    domains: Vec<String>,
+    stages: Vec<(String, String)>,
+    edges: Vec<String>,
 }
 
 /// A test's own part of the cloud.
@@ -161,6 +167,21 @@ impl World {
     /// Has a REST API removed in the end.
     pub fn will_remove_api(&self, id: &str) {
         self.note(|made| made.apis.push(id.to_owned()));
+    }
+
+    /// Has a custom domain removed in the end, with its mappings.
+    pub fn will_remove_domain(&self, name: &str) {
+        self.note(|made| made.domains.push(name.to_owned()));
+    }
+
+    /// Has the stage of an API that stays removed in the end.
+    pub fn will_remove_stage(&self, api: &str, stage: &str) {
+        self.note(|made| made.stages.push((api.to_owned(), stage.to_owned())));
+    }
+
+    /// Has a distribution removed in the end, with its function and key-value store of the world's name.
+    pub fn will_remove_distribution(&self, id: &str) {
+        self.note(|made| made.edges.push(id.to_owned()));
     }
 
     async fn create_ledger(&self) -> Result {
@@ -618,6 +639,7 @@ impl World {
             (settings::POLICY_PARAMETER, &self.parameter),
             (settings::LOG, "info"),
             ("AWS_ENDPOINT_URL", endpoint),
+            (KEY_VALUE_STORES, &key_value_stores_at(endpoint)),
             ("AWS_REGION", &self.cloud.region),
             ("AWS_ACCESS_KEY_ID", &self.cloud.access_key_id),
             ("AWS_SECRET_ACCESS_KEY", &self.cloud.secret_access_key),
@@ -696,6 +718,18 @@ impl World {
             let request = self.aws.lambda.delete_function().function_name(name);
             note(request.send().await.map(drop).during(name));
         }
+        for name in &made.domains {
+            let request = self.aws.apigateway.delete_domain_name().domain_name(name);
+            note(request.send().await.map(drop).during(name));
+        }
+        for (api, stage) in &made.stages {
+            let request = self.aws.apigateway.delete_stage();
+            let request = request.rest_api_id(api).stage_name(stage);
+            note(request.send().await.map(drop).during(stage));
+        }
+        for id in &made.edges {
+            note(self.remove_distribution(id).await.during(id));
+        }
         for id in &made.apis {
             let request = self.aws.apigateway.delete_rest_api().rest_api_id(id);
             note(request.send().await.map(drop).during(id));
@@ -749,6 +783,28 @@ impl World {
             note(request.send().await.map(drop).during(name));
         }
         first
+    }
+
+    async fn remove_distribution(&self, id: &str) -> Result {
+        let cloudfront = &self.aws.cloudfront;
+        let found = cloudfront.get_distribution_config().id(id).send().await?;
+        let mut config = found.distribution_config().during(id)?.clone();
+        config.enabled = false;
+        let disabled = cloudfront.update_distribution().id(id);
+        let disabled = disabled.distribution_config(config);
+        let disabled = disabled.set_if_match(found.e_tag.clone()).send().await?;
+        let deleted = cloudfront.delete_distribution().id(id);
+        deleted.set_if_match(disabled.e_tag).send().await?;
+        let function = cloudfront.describe_function().name(&self.name);
+        let function = function.stage(FunctionStage::Development);
+        let function = function.send().await?;
+        let deleted = cloudfront.delete_function().name(&self.name);
+        deleted.set_if_match(function.e_tag).send().await?;
+        let store = cloudfront.describe_key_value_store().name(&self.name);
+        let store = store.send().await?;
+        let deleted = cloudfront.delete_key_value_store().name(&self.name);
+        deleted.set_if_match(store.e_tag).send().await?;
+        Ok(())
     }
 }
 

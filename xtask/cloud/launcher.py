@@ -1,4 +1,4 @@
-"""Start the AWS emulator of the local cloud, closer to AWS in six places.
+"""Start the AWS emulator of the local cloud, closer to AWS in nine places.
 
 1. A CloudWatch alarm that changes state sends the documented event to EventBridge, whether or not
    the alarm's actions are enabled.
@@ -13,6 +13,10 @@
    newest protocol, too, which names them in the path. Lambda's operations on one alias and on provisioned
    concurrency need their own permission, and not the one to list aliases or none.
 6. The cache cluster of an API's stage tells its status: it is being made until it was looked at once.
+7. A base-path mapping can be updated. Stage variables are put into gateway responses and into the URI of an
+   HTTP integration.
+8. A CloudFront function reads its key-value store, whose operations need their permission on the store.
+9. A distribution answers below localhost, too, a name that leads to this machine.
 
 The emulator is configured by its own environment variables; `xtask/src/cloud` sets them.
 """
@@ -23,15 +27,23 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timezone
 from typing import Any
+from urllib.parse import unquote
 
 import cbor2
 from ministack import app
 from ministack.core import iam_actions, iam_evaluator
 from ministack.core.responses import get_account_id, get_region
-from ministack.services import apigateway_v1, cloudwatch, eventbridge, lambda_svc
+from ministack.services import (
+    apigateway_v1,
+    cloudfront,
+    cloudfront_keyvaluestore,
+    cloudwatch,
+    eventbridge,
+    lambda_svc,
+)
 
 Json = dict[str, Any]
 
@@ -47,6 +59,34 @@ RPC_OPERATION = re.compile(r"/service/[^/]+/operation/(?P<name>\w+)")
 
 # The paths of Lambda's operations on one alias, and on provisioned concurrency.
 LAMBDA_SUBJECT = re.compile(r"/functions/[^/]+/(?:aliases/[^/]+|(?P<put>provisioned-concurrency))/?$")
+
+# The path of one base-path mapping.
+MAPPING = re.compile(r"/domainnames/(?P<domain>[^/]+)/basepathmappings/(?P<base>[^/]+)/?")
+
+# How a template or URI of API Gateway names a stage variable.
+STAGE_VARIABLE = re.compile(r"\$\{?stageVariables\.(?P<name>\w+)\}?")
+
+# The path of an operation on a key-value store.
+STORE = re.compile(r"/key-value-stores/(?P<arn>arn:[^/]+/[\w-]+)")
+
+# How a CloudFront function asks for its key-value store, and what answers it here.
+STORE_IMPORT = re.compile(r"^\s*import\s+cf\s+from\s+['\"]cloudfront['\"];?\s*$", re.MULTILINE)
+STORE_MODULE = """
+const cf = (items => {
+  const held = key => {
+    if (!(key in items)) throw new Error("KeyNotFound");
+    return items[key];
+  };
+  const store = {
+    get: async (key, options) => options && options.format === "json" ? JSON.parse(held(key)) : held(key),
+    exists: async key => key in items,
+  };
+  return { kvs: () => store };
+})(%s);
+"""
+
+# The names of a distribution: CloudFront's own, and below localhost, which needs no name server.
+DISTRIBUTION = re.compile(r"^([a-z0-9]+)\.cloudfront\.(?:net|localhost)(?::\d+)?$")
 
 # The state each alarm was last reported in, by ARN: the emulator overwrites it before it tells.
 _reported: dict[str, Json] = {}
@@ -228,6 +268,8 @@ def with_readable_body(extract: Callable[..., str]) -> Callable[..., str]:
     """Find the resource of an operation in Smithy's RPC protocol, whose body is CBOR."""
 
     def extract_resource(service: str, method: str, path: str, headers: Json, body: bytes, *rest: Any) -> str:
+        if service == "cloudfront-keyvaluestore" and (subject := STORE.match(unquote(path))):
+            return subject["arn"]
         if body and RPC_OPERATION.fullmatch(path):
             body = json.dumps(cbor2.loads(body), default=str).encode()
         return extract(service, method, path, headers, body, *rest)
@@ -262,8 +304,80 @@ def with_cluster_status(update: Callable[..., Any], get: Callable[..., Any]) -> 
     return update_stage, get_stage
 
 
+def with_mapping_updates(handle: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Answer UpdateBasePathMapping, which the emulator has no route for."""
+
+    async def handle_any(method: str, path: str, headers: Json, body: bytes, *rest: Any) -> Any:
+        subject = MAPPING.fullmatch(unquote(path))
+        if method != "PATCH" or not subject:
+            return await handle(method, path, headers, body, *rest)
+        mapping = apigateway_v1._base_path_mappings.get(subject["domain"], {}).get(subject["base"])
+        if mapping:
+            for operation in json.loads(body)["patchOperations"]:
+                field = {"/restapiId": "restApiId", "/stage": "stage"}.get(operation["path"])
+                if operation["op"] != "replace" or not field:
+                    return apigateway_v1._v1_error("BadRequestException", "Invalid patch path", 400)
+                mapping[field] = operation["value"]
+        return apigateway_v1._get_base_path_mapping(subject["domain"], subject["base"])
+
+    return handle_any
+
+
+def with_variables(text: str, stage: Json) -> str:
+    """A template or URI with the stage's variables in it."""
+    variables = stage.get("variables") or {}
+    return STAGE_VARIABLE.sub(lambda named: variables.get(named["name"], ""), text)
+
+
+def with_variables_in_responses(render: Callable[..., Any]) -> Callable[..., Any]:
+    """Put stage variables into the body of a gateway response."""
+
+    def render_all(error: Any, request: Json) -> Any:
+        status, headers, body = render(error, request)
+        return status, headers, with_variables(body.decode(), request["stage"]).encode()
+
+    return render_all
+
+
+def with_variables_in_uris(invoke: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Put stage variables into the URI of an HTTP integration. Its API has one stage where that matters."""
+
+    def stage_of(integration: Json) -> Json:
+        for api_id, resources in apigateway_v1._resources.items():
+            for resource in resources.values():
+                for method in (resource.get("resourceMethods") or {}).values():
+                    if (method.get("methodIntegration") or {}).get("uri") == integration["uri"]:
+                        stages = apigateway_v1._stages_v1.get(api_id) or {}
+                        return next(iter(stages.values()), {})
+        return {}
+
+    async def invoke_with(integration: Json, *rest: Any) -> Any:
+        if "stageVariables" in integration.get("uri", ""):
+            integration = {**integration, "uri": with_variables(integration["uri"], stage_of(integration))}
+        return await invoke(integration, *rest)
+
+    return invoke_with
+
+
+def with_store(live_code: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Give a CloudFront function what its key-value store holds."""
+
+    def live_code_with(function_arn: str) -> Any:
+        code = live_code(function_arn)
+        if code is None:
+            return None
+        text = code.decode() if isinstance(code, bytes) else code
+        stores = cloudfront._functions[function_arn.rsplit("/", 1)[-1]].get("kvs_arns") or []
+        held = [cloudfront_keyvaluestore._stores.get(arn) or {} for arn in stores]
+        items = held[0].get("items", {}) if held else {}
+        text = STORE_IMPORT.sub(lambda _: STORE_MODULE % json.dumps(items), text)
+        return text.encode() if isinstance(code, bytes) else text
+
+    return live_code_with
+
+
 def main() -> None:
-    """Close the six gaps and run the emulator until it is told to stop."""
+    """Close the nine gaps and run the emulator until it is told to stop."""
     # A session of its own: Ctrl-C in the terminal that started the cloud does not reach it.
     os.setsid()
     cloudwatch._dispatch_alarm_actions = with_events(cloudwatch._dispatch_alarm_actions)
@@ -275,6 +389,11 @@ def main() -> None:
     apigateway_v1._update_stage, apigateway_v1._get_stage = with_cluster_status(
         apigateway_v1._update_stage, apigateway_v1._get_stage
     )
+    apigateway_v1.handle_request = with_mapping_updates(apigateway_v1.handle_request)
+    apigateway_v1._gateway_error_response = with_variables_in_responses(apigateway_v1._gateway_error_response)
+    apigateway_v1._invoke_http_proxy_v1 = with_variables_in_uris(apigateway_v1._invoke_http_proxy_v1)
+    cloudfront.live_function_code = with_store(cloudfront.live_function_code)
+    app._CLOUDFRONT_HOST_RE = DISTRIBUTION
     app.pin_request_origin = with_secure_transport(app.pin_request_origin)
     app.main()
 

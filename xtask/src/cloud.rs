@@ -29,6 +29,16 @@ use crate::{Error, Result};
 /// The environment variable that names a cloud's state file, for programs that use a cloud they did not start.
 pub const STATE_FILE: &str = "FORGEGUARD_CLOUD";
 
+/// The variable that gives SDKs the endpoint of `CloudFront`'s key-value stores.
+pub const KEY_VALUE_STORES: &str = "AWS_ENDPOINT_URL_CLOUDFRONT_KEYVALUESTORE";
+
+/// The endpoint of key-value stores at an endpoint on this machine. The SDK puts the account before the host, which
+/// makes a name only where the host has one.
+#[must_use]
+pub fn key_value_stores_at(endpoint: &str) -> String {
+    endpoint.replace("127.0.0.1", "localhost")
+}
+
 /// The cloud that is meant when none is named.
 pub const DEFAULT_NAME: &str = "default";
 
@@ -114,14 +124,15 @@ impl Cloud {
 
     /// What any AWS tool needs in its environment to use this cloud as the operator.
     #[must_use]
-    pub fn environment(&self) -> [(&'static str, &str); 6] {
+    pub fn environment(&self) -> [(&'static str, String); 7] {
         [
-            ("AWS_ENDPOINT_URL", &self.endpoint),
-            ("AWS_REGION", &self.region),
-            ("AWS_DEFAULT_REGION", &self.region),
-            ("AWS_ACCESS_KEY_ID", &self.access_key_id),
-            ("AWS_SECRET_ACCESS_KEY", &self.secret_access_key),
-            ("STACK_NAME", &self.stack_name),
+            ("AWS_ENDPOINT_URL", self.endpoint.clone()),
+            (KEY_VALUE_STORES, key_value_stores_at(&self.endpoint)),
+            ("AWS_REGION", self.region.clone()),
+            ("AWS_DEFAULT_REGION", self.region.clone()),
+            ("AWS_ACCESS_KEY_ID", self.access_key_id.clone()),
+            ("AWS_SECRET_ACCESS_KEY", self.secret_access_key.clone()),
+            ("STACK_NAME", self.stack_name.clone()),
         ]
     }
 

@@ -3,12 +3,10 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
-use chrono::TimeDelta;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::arn::Arn;
-use shared::policy::Action;
-use shared::remediation::Temporary;
+use shared::policy::{Action, Term};
 
 /// The longest that API Gateway caches (API Gateway Developer Guide, "Cache settings for REST APIs").
 const LONGEST_TTL: u32 = 3_600;
@@ -122,54 +120,15 @@ impl Size {
     }
 }
 
-/// How long the cache stays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Term {
-    /// How long the alarm has to be back at OK before it is taken away.
-    pub stabilisation_seconds: u32,
-    /// How long it stays without a sign that the alarm is still in ALARM.
-    pub expires_after_seconds: NonZeroU32,
-    /// How long it stays at most.
-    pub at_most_seconds: NonZeroU32,
-}
-
-const fn number(value: u32) -> NonZeroU32 {
-    match NonZeroU32::new(value) {
-        Some(value) => value,
+const fn five_minutes() -> NonZeroU32 {
+    match NonZeroU32::new(300) {
+        Some(seconds) => seconds,
         None => NonZeroU32::MIN,
     }
 }
 
-const fn five_minutes() -> NonZeroU32 {
-    number(300)
-}
-
 const fn yes() -> bool {
     true
-}
-
-impl Default for Term {
-    fn default() -> Self {
-        Self {
-            stabilisation_seconds: 600,
-            expires_after_seconds: number(3_600),
-            at_most_seconds: number(14_400),
-        }
-    }
-}
-
-impl Term {
-    /// As the runtime wants it.
-    #[must_use]
-    pub fn temporary(self) -> Temporary {
-        let seconds = |seconds: u32| TimeDelta::seconds(i64::from(seconds));
-        Temporary {
-            stabilisation: seconds(self.stabilisation_seconds),
-            expires_after: seconds(self.expires_after_seconds.get()),
-            at_most: seconds(self.at_most_seconds.get()),
-        }
-    }
 }
 
 impl Cache {
@@ -243,13 +202,7 @@ impl Action for Cache {
                 "window_seconds is {window}; it must be 60 to 3600, in whole minutes"
             ));
         }
-        if self.term.expires_after_seconds > self.term.at_most_seconds {
-            return Err(format!(
-                "term.expires_after_seconds {} is above term.at_most_seconds {}",
-                self.term.expires_after_seconds, self.term.at_most_seconds
-            ));
-        }
-        Ok(())
+        self.term.check()
     }
 }
 

@@ -57,6 +57,9 @@ async fn run() -> Result {
             handle(invocation, clock, cache_fallback::CacheFallback::new).await?
         }
         dlq_replay::NAME => handle(invocation, clock, dlq_replay::DlqReplay::new).await?,
+        maintenance_page::NAME => {
+            handle(invocation, clock, maintenance_page::MaintenancePage::new).await?
+        }
         other => return Err(Failure::new(format!("there is no remediation {other}"))),
     };
     match answer {

@@ -43,7 +43,7 @@ pub struct Call {
 }
 
 /// IAM prefixes by the names that requests are signed for or targeted at.
-const SERVICES: [(&str, &str); 19] = [
+const SERVICES: [(&str, &str); 20] = [
     ("AmazonSQS", "sqs"),
     ("sqs", "sqs"),
     ("DynamoDB_20120810", "dynamodb"),
@@ -56,6 +56,7 @@ const SERVICES: [(&str, &str); 19] = [
     ("monitoring", "cloudwatch"),
     ("lambda", "lambda"),
     ("apigateway", "apigateway"),
+    ("cloudfront-keyvaluestore", "cloudfront-keyvaluestore"),
     ("Logs_20140328", "logs"),
     ("logs", "logs"),
     ("cloudformation", "cloudformation"),
@@ -91,8 +92,14 @@ impl Call {
             } else if let ["service", target, "operation", operation] = segments[..] {
                 (service(target), operation.to_owned(), Protocol::Cbor)
             } else {
-                // Credential=<key>/<date>/<region>/<service>/aws4_request
-                let scope = text("authorization").split('/').nth(3).unwrap_or_default();
+                // Credential=<key>/<date>/<region>/<service>/aws4_request, without the region where it is for all
+                let authorization = text("authorization");
+                let nth = if authorization.starts_with("AWS4-ECDSA") {
+                    2
+                } else {
+                    3
+                };
+                let scope = authorization.split('/').nth(nth).unwrap_or_default();
                 match form_value(&body, "Action") {
                     Some(action) => (service(scope), action, Protocol::Query),
                     None => (
@@ -194,6 +201,12 @@ fn rest_operation(method: &Method, segments: &[&str]) -> String {
         }
         ("GET", [_, "event-source-mappings"]) => "ListEventSourceMappings".to_owned(),
         ("GET", [_, "tags", ..]) => "ListTags".to_owned(),
+        ("GET", ["key-value-stores", _]) => "DescribeKeyValueStore".to_owned(),
+        ("GET", ["key-value-stores", _, "keys", _]) => "GetKey".to_owned(),
+        ("PUT", ["key-value-stores", _, "keys", _]) => "PutKey".to_owned(),
+        ("DELETE", ["key-value-stores", _, "keys", _]) => "DeleteKey".to_owned(),
+        ("GET", ["domainnames", _, "basepathmappings", _]) => "GetBasePathMapping".to_owned(),
+        ("PATCH", ["domainnames", _, "basepathmappings", _]) => "UpdateBasePathMapping".to_owned(),
         ("GET", ["restapis", _]) => "GetRestApi".to_owned(),
         ("GET", ["restapis", _, "resources"]) => "GetResources".to_owned(),
         ("GET", ["restapis", _, "authorizers"]) => "GetAuthorizers".to_owned(),

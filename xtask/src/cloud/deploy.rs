@@ -36,6 +36,8 @@ pub(super) async fn deploy(
         .arg(&template)
         .arg("--parameter-overrides")
         .arg(format!("Architecture={}", architecture()))
+        // The local cloud has no certificates.
+        .arg("ServiceScheme=http")
         // The user's own AWS configuration must have no say here.
         .env("HOME", folder.join("home"))
         .env("TMPDIR", folder.join("tmp"))

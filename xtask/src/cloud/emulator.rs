@@ -130,6 +130,10 @@ fn settings(port: u16, place: &Place) -> Vec<(&'static str, String)> {
         ("DOCKER_HOST", format!("unix://{}", below("no-docker.sock"))),
         ("GATEWAY_PORT", port.to_string()),
         ("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{port}")),
+        (
+            super::KEY_VALUE_STORES,
+            super::key_value_stores_at(&format!("http://127.0.0.1:{port}")),
+        ),
     ];
     let fixed = [
         ("LANG", "C.UTF-8"),

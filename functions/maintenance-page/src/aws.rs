@@ -1,0 +1,103 @@
+//! What is in front of a service, behind one narrow trait: a distribution's key-value store, or a custom domain's
+//! mapping.
+
+mod api_gateway;
+mod cloudfront;
+
+use aws_config::SdkConfig;
+
+use crate::aws::api_gateway::CustomDomain;
+use crate::aws::cloudfront::Distribution;
+use crate::error::PageError;
+use crate::plan::{Observed, Plan, Snapshot};
+use crate::policy::{Front, Page};
+
+/// Whether a change was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moved {
+    /// It was.
+    There,
+    /// What was to be changed is not as it was observed; nothing was changed.
+    Overtaken,
+}
+
+/// What is in front of a service.
+pub trait InFront {
+    /// Reads it.
+    fn look(&self) -> impl Future<Output = Result<Observed, PageError>> + Send;
+
+    /// Puts the page up.
+    fn raise(&self, plan: &Plan) -> impl Future<Output = Result<Moved, PageError>> + Send;
+
+    /// Takes the page down that was `observed`.
+    fn lower(
+        &self,
+        observed: &Observed,
+        snapshot: &Snapshot,
+    ) -> impl Future<Output = Result<Moved, PageError>> + Send;
+}
+
+/// The clients.
+#[derive(Debug)]
+pub struct Aws {
+    store: aws_sdk_cloudfrontkeyvaluestore::Client,
+    apigateway: aws_sdk_apigateway::Client,
+}
+
+impl Aws {
+    /// Builds the clients from one configuration.
+    #[must_use]
+    pub fn new(config: &SdkConfig) -> Self {
+        Self {
+            store: aws_sdk_cloudfrontkeyvaluestore::Client::new(config),
+            apigateway: aws_sdk_apigateway::Client::new(config),
+        }
+    }
+
+    fn front<'a>(&'a self, policy: &'a Page) -> Either<'a> {
+        match &policy.front {
+            Front::Cloudfront(policy) => Either::Distribution(Distribution {
+                client: &self.store,
+                policy,
+            }),
+            Front::ApiGateway(policy) => Either::CustomDomain(CustomDomain {
+                client: &self.apigateway,
+                policy,
+            }),
+        }
+    }
+
+    /// Reads what is in front of the service.
+    pub async fn look(&self, policy: &Page) -> Result<Observed, PageError> {
+        match self.front(policy) {
+            Either::Distribution(front) => front.look().await,
+            Either::CustomDomain(front) => front.look().await,
+        }
+    }
+
+    /// Puts the page up.
+    pub async fn raise(&self, policy: &Page, plan: &Plan) -> Result<Moved, PageError> {
+        match self.front(policy) {
+            Either::Distribution(front) => front.raise(plan).await,
+            Either::CustomDomain(front) => front.raise(plan).await,
+        }
+    }
+
+    /// Takes the page down that was `observed`.
+    pub async fn lower(
+        &self,
+        policy: &Page,
+        observed: &Observed,
+        snapshot: &Snapshot,
+    ) -> Result<Moved, PageError> {
+        match self.front(policy) {
+            Either::Distribution(front) => front.lower(observed, snapshot).await,
+            Either::CustomDomain(front) => front.lower(observed, snapshot).await,
+        }
+    }
+}
+
+enum Either<'a> {
+    Distribution(Distribution<'a>),
+    CustomDomain(CustomDomain<'a>),
+}

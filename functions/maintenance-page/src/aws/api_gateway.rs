@@ -1,0 +1,215 @@
+//! A page of an API of its own, to which a custom domain is mapped while it is up.
+//!
+//! The variables of the API's stage say whose page it is. A mapping has no version: it is read again right before it
+//! is changed (Amazon API Gateway API Reference, `UpdateBasePathMapping`).
+
+use aws_sdk_apigateway::Client;
+use aws_sdk_apigateway::config::http::HttpResponse;
+use aws_sdk_apigateway::error::SdkError;
+use aws_sdk_apigateway::types::{Op, PatchOperation};
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use chrono::{DateTime, Utc};
+use shared::aws_error::AwsError;
+use std::collections::{BTreeSet, HashMap};
+
+use crate::aws::{InFront, Moved};
+use crate::error::PageError;
+use crate::plan::{Notice, Observed, Plan, Route, Snapshot};
+use crate::policy::Mapping;
+
+/// Who put the page up; the page itself shows the other variables.
+const BY: &str = "by";
+const INCIDENT: &str = "incident";
+const SINCE: &str = "since";
+const NEXT_UPDATE_MINUTES: &str = "next_update_minutes";
+/// How the page shows a time, in characters that a stage variable may have.
+const TIME: &str = "%Y-%m-%dT%H:%M:%SZ";
+/// The name for a responder who mapped the domain without leaving one.
+const ANOTHER: &str = "another-hand";
+
+/// A custom domain, by its mapping.
+pub(super) struct CustomDomain<'a> {
+    pub(super) client: &'a Client,
+    pub(super) policy: &'a Mapping,
+}
+
+impl CustomDomain<'_> {
+    async fn route(&self) -> Result<Route, PageError> {
+        let mapping = self
+            .client
+            .get_base_path_mapping()
+            .domain_name(self.policy.domain_name())
+            .base_path(self.policy.base_path())
+            .send()
+            .await
+            .map_err(|error| self.failed("apigateway:GET", &error))?;
+        Ok(Route {
+            api: mapping.rest_api_id().unwrap_or_default().to_owned(),
+            stage: mapping.stage().unwrap_or_default().to_owned(),
+        })
+    }
+
+    async fn variables(&self) -> Result<HashMap<String, String>, PageError> {
+        let stage = self
+            .client
+            .get_stage()
+            .rest_api_id(&self.policy.maintenance_api)
+            .stage_name(&self.policy.maintenance_stage)
+            .send()
+            .await
+            .map_err(|error| self.failed("apigateway:GET", &error))?;
+        Ok(stage.variables().cloned().unwrap_or_default())
+    }
+
+    async fn set_variables(&self, operations: Vec<PatchOperation>) -> Result<(), PageError> {
+        self.client
+            .update_stage()
+            .rest_api_id(&self.policy.maintenance_api)
+            .stage_name(&self.policy.maintenance_stage)
+            .set_patch_operations(Some(operations))
+            .send()
+            .await
+            .map_err(|error| self.failed("apigateway:PATCH", &error))?;
+        Ok(())
+    }
+
+    async fn lead_to(&self, route: &Route) -> Result<(), PageError> {
+        let operations = vec![
+            replace("/restapiId", &route.api),
+            replace("/stage", &route.stage),
+        ];
+        self.client
+            .update_base_path_mapping()
+            .domain_name(self.policy.domain_name())
+            .base_path(self.policy.base_path())
+            .set_patch_operations(Some(operations))
+            .send()
+            .await
+            .map_err(|error| self.failed("apigateway:PATCH", &error))?;
+        Ok(())
+    }
+
+    fn is_page(&self, route: &Route) -> bool {
+        route.api == self.policy.maintenance_api && route.stage == self.policy.maintenance_stage
+    }
+
+    fn failed<E>(&self, operation: &'static str, error: &SdkError<E, HttpResponse>) -> PageError
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        PageError::Aws(AwsError::new(
+            operation,
+            self.policy.mapping.as_str(),
+            error,
+        ))
+    }
+}
+
+impl InFront for CustomDomain<'_> {
+    async fn look(&self) -> Result<Observed, PageError> {
+        let (route, variables) = tokio::try_join!(self.route(), self.variables())?;
+        Ok(Observed {
+            notice: self.is_page(&route).then(|| notice(&variables)),
+            route: Some(route),
+            version: None,
+        })
+    }
+
+    async fn raise(&self, plan: &Plan) -> Result<Moved, PageError> {
+        let Some(routes) = &plan.routes else {
+            return Ok(Moved::Overtaken);
+        };
+        // What nobody is led to can be prepared while the mapping is read again.
+        let (route, ()) =
+            tokio::try_join!(self.route(), self.set_variables(announced(&plan.notice)))?;
+        if route == routes.page {
+            return Ok(Moved::There);
+        }
+        if route != routes.service {
+            return Ok(Moved::Overtaken);
+        }
+        self.lead_to(&routes.page).await?;
+        Ok(Moved::There)
+    }
+
+    async fn lower(&self, _observed: &Observed, snapshot: &Snapshot) -> Result<Moved, PageError> {
+        let Some(service) = &snapshot.service else {
+            return Err(PageError::Unreadable {
+                subject: self.policy.mapping.to_string(),
+            });
+        };
+        if !self.is_page(&self.route().await?) {
+            return Ok(Moved::Overtaken);
+        }
+        self.lead_to(service).await?;
+        // Whoever maps the domain to the page by hand next is not taken for us.
+        let operation = PatchOperation::builder().op(Op::Remove);
+        let operation = operation.path(format!("/variables/{BY}")).build();
+        self.set_variables(vec![operation]).await?;
+        Ok(Moved::There)
+    }
+}
+
+fn replace(path: &str, value: &str) -> PatchOperation {
+    let operation = PatchOperation::builder().op(Op::Replace);
+    operation.path(path).value(value).build()
+}
+
+fn announced(notice: &Notice) -> Vec<PatchOperation> {
+    let set = |name: &str, value: &str| replace(&format!("/variables/{name}"), value);
+    vec![
+        set(BY, &notice.by),
+        set(INCIDENT, &notice.incident),
+        set(SINCE, &notice.since.format(TIME).to_string()),
+        set(NEXT_UPDATE_MINUTES, &notice.next_update_minutes.to_string()),
+    ]
+}
+
+fn notice(variables: &HashMap<String, String>) -> Notice {
+    let variable = |name: &str| variables.get(name).map(String::as_str);
+    let since = variable(SINCE).and_then(|since| since.parse::<DateTime<Utc>>().ok());
+    let minutes = variable(NEXT_UPDATE_MINUTES).and_then(|minutes| minutes.parse().ok());
+    Notice {
+        by: variable(BY).unwrap_or(ANOTHER).to_owned(),
+        incident: variable(INCIDENT).unwrap_or_default().to_owned(),
+        since: since.unwrap_or_default(),
+        until: None,
+        next_update_minutes: minutes.unwrap_or_default(),
+        retry_after: None,
+        bypass_sha256: None,
+        health_check_paths: BTreeSet::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan;
+
+    #[test]
+    fn what_is_announced_is_read_back() {
+        let put = Notice {
+            by: plan::BY.to_owned(),
+            incident: "inc-1".to_owned(),
+            since: DateTime::UNIX_EPOCH,
+            until: None,
+            next_update_minutes: 15,
+            retry_after: None,
+            bypass_sha256: None,
+            health_check_paths: BTreeSet::new(),
+        };
+        let operations = announced(&put);
+        let allowed = |it: char| it.is_ascii_alphanumeric() || "-._~:/?#&=,".contains(it);
+        let variables: HashMap<String, String> = operations
+            .iter()
+            .map(|operation| {
+                let name = operation.path().unwrap().strip_prefix("/variables/");
+                let value = operation.value().unwrap();
+                assert!(value.chars().all(allowed), "{value}");
+                (name.unwrap().to_owned(), value.to_owned())
+            })
+            .collect();
+        assert_eq!(notice(&variables), put);
+        assert_eq!(notice(&HashMap::new()).by, ANOTHER);
+    }
+}

@@ -1,0 +1,108 @@
+//! A page that a distribution's function shows while the key-value store says so.
+//!
+//! One write under the store's version reaches every edge location within seconds
+//! (Amazon `CloudFront` Developer Guide, "Amazon `CloudFront` `KeyValueStore`"). The version (`ETag`) of the data plane
+//! is another than that of the control plane.
+
+use aws_sdk_cloudfrontkeyvaluestore::Client;
+use aws_sdk_cloudfrontkeyvaluestore::config::http::HttpResponse;
+use aws_sdk_cloudfrontkeyvaluestore::error::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use shared::aws_error::AwsError;
+
+use crate::aws::{InFront, Moved};
+use crate::error::PageError;
+use crate::plan::{Notice, Observed, Plan, Snapshot};
+use crate::policy::KeyValueStore;
+
+/// The key that the distribution's function reads.
+const KEY: &str = "maintenance";
+
+/// A distribution, by the key-value store of its function.
+pub(super) struct Distribution<'a> {
+    pub(super) client: &'a Client,
+    pub(super) policy: &'a KeyValueStore,
+}
+
+impl Distribution<'_> {
+    fn arn(&self) -> &str {
+        self.policy.key_value_store.as_str()
+    }
+
+    fn failed<E>(&self, operation: &'static str, error: &SdkError<E, HttpResponse>) -> PageError
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        PageError::Aws(AwsError::new(operation, self.arn(), error))
+    }
+}
+
+impl InFront for Distribution<'_> {
+    /// The version is read first: a write after that makes it fail, and is never overwritten.
+    async fn look(&self) -> Result<Observed, PageError> {
+        let store = self.client.describe_key_value_store().kvs_arn(self.arn());
+        let store = store.send().await.map_err(|error| {
+            self.failed("cloudfront-keyvaluestore:DescribeKeyValueStore", &error)
+        })?;
+        let held = self.client.get_key().kvs_arn(self.arn()).key(KEY);
+        let notice = match held.send().await {
+            // The function passes over what it cannot read, and over what is past its time.
+            Ok(held) => serde_json::from_str::<Notice>(held.value()).ok(),
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(aws_sdk_cloudfrontkeyvaluestore::operation::get_key::GetKeyError::is_resource_not_found_exception) =>
+            {
+                None
+            }
+            Err(error) => return Err(self.failed("cloudfront-keyvaluestore:GetKey", &error)),
+        };
+        Ok(Observed {
+            notice,
+            route: None,
+            version: Some(store.e_tag().to_owned()),
+        })
+    }
+
+    async fn raise(&self, plan: &Plan) -> Result<Moved, PageError> {
+        let notice = serde_json::to_string(&plan.notice).unwrap_or_default();
+        let put = self
+            .client
+            .put_key()
+            .kvs_arn(self.arn())
+            .key(KEY)
+            .value(notice)
+            .set_if_match(plan.version.clone())
+            .send()
+            .await;
+        match put {
+            Ok(_) => Ok(Moved::There),
+            Err(error) if is_conflict(&error) => Ok(Moved::Overtaken),
+            Err(error) => Err(self.failed("cloudfront-keyvaluestore:PutKey", &error)),
+        }
+    }
+
+    async fn lower(&self, observed: &Observed, _snapshot: &Snapshot) -> Result<Moved, PageError> {
+        let deleted = self
+            .client
+            .delete_key()
+            .kvs_arn(self.arn())
+            .key(KEY)
+            .set_if_match(observed.version.clone())
+            .send()
+            .await;
+        match deleted {
+            Ok(_) => Ok(Moved::There),
+            Err(error) if is_conflict(&error) => Ok(Moved::Overtaken),
+            Err(error) => Err(self.failed("cloudfront-keyvaluestore:DeleteKey", &error)),
+        }
+    }
+}
+
+/// Whether the store was written since its version was read. A key that is gone was removed since.
+fn is_conflict<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+    matches!(
+        error.code(),
+        Some("ConflictException" | "ResourceNotFoundException")
+    )
+}

@@ -1,0 +1,245 @@
+//! Whether the page goes up, what it says, and what is put back. Pure.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, SubsecRound as _, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use shared::outcome::Rule;
+use shared::policy::Action as _;
+use shared::remediation::{Moment, Planned};
+
+use crate::policy::{Front, Page};
+
+/// Who put up a page that this remediation takes down again. A responder who takes the page over writes another name.
+pub const BY: &str = "forgeguard";
+
+/// What a page that is up says, and whose it is: the value in the key-value store, or the variables of the
+/// maintenance API's stage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// Who put it up.
+    pub by: String,
+    /// The incident.
+    pub incident: String,
+    /// Since when, to the second.
+    pub since: DateTime<Utc>,
+    /// When the function at the edge takes it down by itself, if nobody else does; not known of a mapping.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<DateTime<Utc>>,
+    /// How often the page promises an update.
+    pub next_update_minutes: u32,
+    /// What clients are told to wait, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<u32>,
+    /// The SHA-256 of the secret with which responders pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bypass_sha256: Option<String>,
+    /// Paths that pass.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub health_check_paths: BTreeSet<String>,
+}
+
+/// The API that a custom domain is mapped to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// The API's id.
+    pub api: String,
+    /// The stage's name.
+    pub stage: String,
+}
+
+/// What is in front of the service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// The page that is up, if one is.
+    pub notice: Option<Notice>,
+    /// Where a custom domain leads; `None` for a distribution.
+    pub route: Option<Route>,
+    /// The version to change, where there are versions.
+    pub version: Option<String>,
+}
+
+impl Observed {
+    /// As it counts now: the edge passes over a notice that is past its time, and so does the plan.
+    #[must_use]
+    pub fn at(mut self, now: DateTime<Utc>) -> Self {
+        self.notice = self
+            .notice
+            .filter(|notice| notice.until.is_none_or(|until| now < until));
+        self
+    }
+}
+
+/// A page to be put up, complete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// What it says.
+    pub notice: Notice,
+    /// Where the domain leads before, and with the page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routes: Option<Routes>,
+    /// The version that was observed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The URL at which the page has to be seen.
+    pub url: String,
+}
+
+/// Where a custom domain leads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Routes {
+    /// Without the page.
+    pub service: Route,
+    /// With the page.
+    pub page: Route,
+}
+
+/// What goes into the ledger before anything is changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Where the domain led; `None` for a distribution, which had no page.
+    pub service: Option<Route>,
+}
+
+/// Decides.
+#[must_use]
+pub fn plan(observed: &Observed, policy: &Page, moment: &Moment<'_>) -> Planned<Plan> {
+    let begun = moment
+        .begun
+        .and_then(|begun| serde_json::from_value::<Plan>(begun.clone()).ok());
+    if let Some(notice) = &observed.notice {
+        return match begun {
+            // What an attempt that died has written is written again, as it is.
+            Some(plan) if plan.notice == *notice => Planned::Act {
+                plan: Plan {
+                    version: observed.version.clone(),
+                    ..plan
+                },
+                snapshot: None,
+            },
+            _ => in_place(notice, policy, moment),
+        };
+    }
+    let routes = match routes(observed, policy) {
+        Ok(routes) => routes,
+        Err(reason) => {
+            return Planned::Escalate {
+                rule: Rule::Unsafe,
+                reason,
+            };
+        }
+    };
+    let snapshot = Snapshot {
+        service: routes.as_ref().map(|routes| routes.service.clone()),
+    };
+    Planned::Act {
+        plan: Plan {
+            notice: notice(policy, moment),
+            routes,
+            version: observed.version.clone(),
+            url: policy.url.clone(),
+        },
+        snapshot: Some(json!(snapshot)),
+    }
+}
+
+fn in_place(notice: &Notice, policy: &Page, moment: &Moment<'_>) -> Planned<Plan> {
+    let since = notice.since.format("%Y-%m-%d %H:%M UTC");
+    if notice.by != BY {
+        return Planned::InPlace {
+            reason: format!(
+                "the page is up since {since}, put up by {}; it is theirs to take down",
+                notice.by
+            ),
+        };
+    }
+    if moment.snapshot.is_none() {
+        return Planned::Escalate {
+            rule: Rule::Unsafe,
+            reason: format!(
+                "the page is up since {since} for {}, and the ledger does not hold what to go back to; take it down by hand: {}",
+                notice.incident,
+                policy.resource()
+            ),
+        };
+    }
+    Planned::InPlace {
+        reason: format!("the page is up since {since}, for {}", notice.incident),
+    }
+}
+
+/// Everything in it is settled by the event and the policy, so that a plan that was approved is the plan made again.
+fn notice(policy: &Page, moment: &Moment<'_>) -> Notice {
+    let since = moment.event.changed_at.trunc_subsecs(0);
+    let mut notice = Notice {
+        by: BY.to_owned(),
+        incident: moment.incident_id.to_owned(),
+        since,
+        until: None,
+        next_update_minutes: policy.next_update_minutes.get(),
+        retry_after: None,
+        bypass_sha256: None,
+        health_check_paths: BTreeSet::new(),
+    };
+    if let Front::Cloudfront(store) = &policy.front {
+        notice.until = Some(since + policy.term.temporary().at_most);
+        notice.retry_after = Some(store.retry_after_seconds.get());
+        notice.bypass_sha256.clone_from(&store.bypass_sha256);
+        notice
+            .health_check_paths
+            .clone_from(&store.health_check_paths);
+    }
+    notice
+}
+
+fn routes(observed: &Observed, policy: &Page) -> Result<Option<Routes>, String> {
+    let Front::ApiGateway(mapping) = &policy.front else {
+        return Ok(None);
+    };
+    let page = Route {
+        api: mapping.maintenance_api.clone(),
+        stage: mapping.maintenance_stage.clone(),
+    };
+    match &observed.route {
+        Some(service) if *service != page => Ok(Some(Routes {
+            service: service.clone(),
+            page,
+        })),
+        _ => Err(format!(
+            "{} leads to the maintenance API {}, whose stage does not say who put the page up; map it to the service by hand",
+            mapping.mapping, page.api
+        )),
+    }
+}
+
+/// What taking the page down comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lowering {
+    /// It is taken down.
+    TakeDown,
+    /// There is no page.
+    Down,
+    /// Someone else's page is up, or the domain leads elsewhere.
+    LeftAlone(String),
+}
+
+/// Decides what is put back: the page that this remediation put up comes down, and nothing else.
+#[must_use]
+pub fn lowering(observed: &Observed, snapshot: &Snapshot) -> Lowering {
+    match &observed.notice {
+        Some(notice) if notice.by == BY => Lowering::TakeDown,
+        Some(notice) => Lowering::LeftAlone(format!(
+            "the page, which {} holds for {}",
+            notice.by, notice.incident
+        )),
+        None if observed.route == snapshot.service => Lowering::Down,
+        None => Lowering::LeftAlone("the mapping, which was changed".to_owned()),
+    }
+}
+
+/// Reads a snapshot; `None` when another release wrote it.
+#[must_use]
+pub fn snapshot(state: &Value) -> Option<Snapshot> {
+    serde_json::from_value(state.clone()).ok()
+}

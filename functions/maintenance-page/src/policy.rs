@@ -1,0 +1,319 @@
+//! What the policy says of a page: where it goes up, who may raise it, what it says, and for how long.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use shared::arn::Arn;
+use shared::policy::{Action, Term};
+
+/// The form of a mapping's ARN, for errors.
+const MAPPING: &str = "arn:aws:apigateway:<region>::/domainnames/<domain name>/basepathmappings/<base path or (none)>";
+/// Characters of a SHA-256 in hexadecimal.
+const SHA256: usize = 64;
+
+/// A page before one service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Page {
+    /// What is in front of the service, and puts the page in its place.
+    pub front: Front,
+    /// A URL of the service as its clients use it; it is fetched to see whether the page is there.
+    pub url: String,
+    /// Who may raise it.
+    #[serde(default)]
+    pub raise: Raise,
+    /// How often the page promises an update, 1 to 1,440 minutes.
+    #[serde(default = "fifteen_minutes")]
+    pub next_update_minutes: NonZeroU32,
+    /// How long it stays.
+    #[serde(default)]
+    pub term: Term,
+}
+
+/// What is in front of the service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Front {
+    /// A `CloudFront` distribution whose function on the viewer's request reads a key-value store.
+    Cloudfront(KeyValueStore),
+    /// A custom domain of API Gateway that is mapped to another API while the page is up.
+    ApiGateway(Mapping),
+}
+
+/// The key-value store of the distribution's function.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeyValueStore {
+    /// The store's ARN.
+    pub key_value_store: Arn,
+    /// The SHA-256, in hexadecimal, of the secret with which responders see the service. Nobody does without it.
+    #[serde(default)]
+    pub bypass_sha256: Option<String>,
+    /// Paths that always reach the service.
+    #[serde(default)]
+    pub health_check_paths: BTreeSet<String>,
+    /// What the page tells clients to wait before they come again, 1 to 3,600 s.
+    #[serde(default = "two_minutes")]
+    pub retry_after_seconds: NonZeroU32,
+}
+
+/// The mapping of the custom domain. Its maintenance API has the bypass and the paths of health checks in itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Mapping {
+    /// The mapping: `arn:aws:apigateway:<region>::/domainnames/<domain name>/basepathmappings/<base path>`.
+    pub mapping: Arn,
+    /// The REST API that answers with the page.
+    pub maintenance_api: String,
+    /// Its stage.
+    pub maintenance_stage: String,
+}
+
+/// Who may raise the page.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Raise {
+    /// A human approves the plan first.
+    #[default]
+    WithApproval,
+    /// The alarm alone.
+    Automatically,
+}
+
+const fn number(value: u32) -> NonZeroU32 {
+    match NonZeroU32::new(value) {
+        Some(value) => value,
+        None => NonZeroU32::MIN,
+    }
+}
+
+const fn fifteen_minutes() -> NonZeroU32 {
+    number(15)
+}
+
+const fn two_minutes() -> NonZeroU32 {
+    number(120)
+}
+
+impl Mapping {
+    /// The custom domain's name.
+    #[must_use]
+    pub fn domain_name(&self) -> &str {
+        self.parts().0
+    }
+
+    /// The base path; `(none)` for the root.
+    #[must_use]
+    pub fn base_path(&self) -> &str {
+        self.parts().1
+    }
+
+    fn parts(&self) -> (&str, &str) {
+        self.mapping
+            .resource()
+            .strip_prefix("/domainnames/")
+            .and_then(|rest| rest.split_once("/basepathmappings/"))
+            .unwrap_or_default()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let (domain, base_path) = self.parts();
+        let one = |part: &str| !part.is_empty() && !part.contains(['/', '*']);
+        if self.mapping.service() != "apigateway" || !one(domain) || !one(base_path) {
+            return Err(format!("{} is no mapping; give {MAPPING}", self.mapping));
+        }
+        if self.maintenance_api.is_empty() || self.maintenance_stage.is_empty() {
+            return Err(
+                "maintenance_api and maintenance_stage must name the API that answers with the page"
+                    .to_owned(),
+            );
+        }
+        Ok(())
+    }
+}
+
+impl KeyValueStore {
+    fn check(&self) -> Result<(), String> {
+        let arn = &self.key_value_store;
+        if arn.service() != "cloudfront" || !arn.resource().starts_with("key-value-store/") {
+            return Err(format!(
+                "{arn} is no key-value store; give arn:aws:cloudfront::<account>:key-value-store/<id>"
+            ));
+        }
+        if let Some(hash) = &self.bypass_sha256
+            && (hash.len() != SHA256
+                || !hash
+                    .bytes()
+                    .all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f')))
+        {
+            return Err(
+                "bypass_sha256 is no SHA-256 in lower-case hexadecimal; print the secret's with: printf %s \"$SECRET\" | sha256sum"
+                    .to_owned(),
+            );
+        }
+        if let Some(path) = self
+            .health_check_paths
+            .iter()
+            .find(|path| !path.starts_with('/') || path.contains('*'))
+        {
+            return Err(format!(
+                "health_check_paths has {path:?}; give whole paths, as in \"/health\""
+            ));
+        }
+        if self.retry_after_seconds.get() > 3_600 {
+            return Err(format!(
+                "retry_after_seconds is {}; it must be 1 to 3600",
+                self.retry_after_seconds
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Action for Page {
+    fn resource(&self) -> &str {
+        match &self.front {
+            Front::Cloudfront(store) => store.key_value_store.as_str(),
+            Front::ApiGateway(mapping) => mapping.mapping.as_str(),
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        match &self.front {
+            Front::Cloudfront(store) => store.check()?,
+            Front::ApiGateway(mapping) => mapping.check()?,
+        }
+        check_url(&self.url)?;
+        if self.next_update_minutes.get() > 1_440 {
+            return Err(format!(
+                "next_update_minutes is {}; it must be 1 to 1440",
+                self.next_update_minutes
+            ));
+        }
+        self.term.check()
+    }
+}
+
+/// Plain HTTP is taken for the machine itself only.
+fn check_url(url: &str) -> Result<(), String> {
+    let parsed: http::Uri = url
+        .parse()
+        .map_err(|error| format!("url {url:?} is no URL: {error}"))?;
+    let host = parsed.host().unwrap_or_default();
+    let here = host == "localhost" || host.ends_with(".localhost") || host == "127.0.0.1";
+    match parsed.scheme_str() {
+        Some("https") if !host.is_empty() => Ok(()),
+        Some("http") if here => Ok(()),
+        _ => Err(format!(
+            "url is {url:?}; give the https URL that clients of the service use"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn check(front: &Value, change: impl FnOnce(&mut Value)) -> Result<(), String> {
+        let mut value = json!({"front": front, "url": "https://dashboard.example.com/"});
+        change(&mut value);
+        serde_json::from_value::<Page>(value)
+            .map_err(|error| error.to_string())?
+            .check()
+    }
+
+    fn store() -> Value {
+        json!({"cloudfront": {
+            "key_value_store": "arn:aws:cloudfront::123456789012:key-value-store/a1b2",
+        }})
+    }
+
+    fn mapping() -> Value {
+        json!({"api_gateway": {
+            "mapping": "arn:aws:apigateway:eu-west-1::/domainnames/api.example.com/basepathmappings/(none)",
+            "maintenance_api": "m1",
+            "maintenance_stage": "page",
+        }})
+    }
+
+    #[test]
+    fn both_fronts_will_do_with_what_is_required() {
+        check(&store(), |_| {}).unwrap();
+        check(&mapping(), |_| {}).unwrap();
+        let page: Page = serde_json::from_value(json!({"front": mapping(), "url": ""})).unwrap();
+        assert_eq!(page.raise, Raise::WithApproval);
+        let Front::ApiGateway(mapping) = &page.front else {
+            panic!("{page:?}")
+        };
+        assert_eq!(mapping.domain_name(), "api.example.com");
+        assert_eq!(mapping.base_path(), "(none)");
+    }
+
+    #[test]
+    fn what_cannot_be_carried_out_is_refused_by_name() {
+        type Change = fn(&mut Value);
+        let cases: [(Value, Change, &str); 11] = [
+            (
+                store(),
+                |v| v["front"]["cloudfront"]["key_value_store"] = json!("arn:aws:s3:::b"),
+                "is no key-value store",
+            ),
+            (
+                store(),
+                |v| v["front"]["cloudfront"]["bypass_sha256"] = json!("secret"),
+                "sha256sum",
+            ),
+            (
+                store(),
+                |v| v["front"]["cloudfront"]["health_check_paths"] = json!(["health"]),
+                "whole paths",
+            ),
+            (
+                store(),
+                |v| v["front"]["cloudfront"]["retry_after_seconds"] = json!(3_601),
+                "1 to 3600",
+            ),
+            (
+                mapping(),
+                |v| {
+                    v["front"]["api_gateway"]["mapping"] =
+                        json!("arn:aws:apigateway:eu-west-1::/domainnames/a")
+                },
+                "is no mapping",
+            ),
+            (
+                mapping(),
+                |v| v["front"]["api_gateway"]["maintenance_api"] = json!(""),
+                "must name the API",
+            ),
+            (
+                store(),
+                |v| v["url"] = json!("http://dashboard.example.com/"),
+                "https URL",
+            ),
+            (
+                store(),
+                |v| v["url"] = json!("dashboard.example.com"),
+                "https URL",
+            ),
+            (
+                store(),
+                |v| v["next_update_minutes"] = json!(1_441),
+                "1 to 1440",
+            ),
+            (
+                store(),
+                |v| v["term"] = json!({"expires_after_seconds": 7_200, "at_most_seconds": 3_600}),
+                "above term.at_most_seconds",
+            ),
+            (store(), |v| v["raise"] = json!("always"), "with_approval"),
+        ];
+        for (front, change, words) in cases {
+            let error = check(&front, change).unwrap_err();
+            assert!(error.contains(words), "{words}: {error}");
+        }
+    }
+}

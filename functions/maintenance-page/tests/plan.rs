@@ -1,0 +1,249 @@
+//! What is planned for what was observed: by table, and what must hold always by property.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use chrono::{DateTime, TimeDelta, Utc};
+use maintenance_page::plan::{
+    BY, Lowering, Notice, Observed, Plan, Route, Snapshot, lowering, plan,
+};
+use maintenance_page::policy::Page;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use shared::alarm::AlarmEvent;
+use shared::guard;
+use shared::remediation::{Moment, Planned};
+
+const INCIDENT: &str = "inc-1";
+
+fn now() -> DateTime<Utc> {
+    "2026-11-02T09:28:20Z".parse().unwrap()
+}
+
+fn event() -> AlarmEvent {
+    let text = include_str!("../../../events/maintenance-page/ApiOutage.alarm.json");
+    shared::alarm::parse(&serde_json::from_str(text).unwrap()).unwrap()
+}
+
+fn policy(front: &str) -> Page {
+    let front = match front {
+        "cloudfront" => json!({"cloudfront": {
+            "key_value_store": "arn:aws:cloudfront::123456789012:key-value-store/a1",
+            "health_check_paths": ["/health"],
+        }}),
+        _ => json!({"api_gateway": {
+            "mapping": "arn:aws:apigateway:eu-west-1::/domainnames/api.example.com/basepathmappings/(none)",
+            "maintenance_api": "page",
+            "maintenance_stage": "page",
+        }}),
+    };
+    serde_json::from_value(json!({"front": front, "url": "https://api.example.com/"})).unwrap()
+}
+
+fn route(api: &str) -> Route {
+    Route {
+        api: api.to_owned(),
+        stage: if api == "page" { "page" } else { "prod" }.to_owned(),
+    }
+}
+
+fn notice(by: &str) -> Notice {
+    Notice {
+        by: by.to_owned(),
+        incident: INCIDENT.to_owned(),
+        since: now(),
+        until: None,
+        next_update_minutes: 15,
+        retry_after: None,
+        bypass_sha256: None,
+        health_check_paths: [].into(),
+    }
+}
+
+fn observed(front: &str, by: Option<&str>) -> Observed {
+    let domain = front != "cloudfront";
+    Observed {
+        notice: by.map(notice),
+        route: domain.then(|| route(if by.is_some() { "page" } else { "service" })),
+        version: (!domain).then(|| "v1".to_owned()),
+    }
+}
+
+fn held(event: &AlarmEvent) -> guard::Snapshot {
+    guard::Snapshot {
+        run_id: "run-0".into(),
+        incident_id: INCIDENT.into(),
+        event: event.clone(),
+        taken_at: now(),
+        expires_at: None,
+        restore_at: None,
+        version: 1,
+        state: Value::Null,
+    }
+}
+
+fn decide(
+    observed: &Observed,
+    front: &str,
+    begun: Option<&Value>,
+    in_ledger: bool,
+    at: DateTime<Utc>,
+) -> Planned<Plan> {
+    let event = event();
+    let snapshot = in_ledger.then(|| held(&event));
+    let moment = Moment {
+        now: at,
+        resuming: begun.is_some(),
+        event: &event,
+        incident_id: INCIDENT,
+        memory: None,
+        begun,
+        snapshot: snapshot.as_ref(),
+    };
+    plan(observed, &policy(front), &moment)
+}
+
+fn acts(planned: Planned<Plan>) -> (Plan, Option<Value>) {
+    match planned {
+        Planned::Act { plan, snapshot } => (plan, snapshot),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_page_that_is_down_goes_up_with_all_it_says() {
+    let (at_the_edge, snapshot) = acts(decide(
+        &observed("cloudfront", None),
+        "cloudfront",
+        None,
+        false,
+        now(),
+    ));
+    assert_eq!(at_the_edge.version.as_deref(), Some("v1"));
+    assert_eq!(at_the_edge.notice.by, BY);
+    assert_eq!(at_the_edge.notice.incident, INCIDENT);
+    assert_eq!(at_the_edge.notice.retry_after, Some(120));
+    let until = at_the_edge.notice.until.unwrap();
+    assert_eq!(until - at_the_edge.notice.since, TimeDelta::hours(4));
+    assert_eq!(snapshot, Some(json!({"service": null})));
+    let (mapped, snapshot) = acts(decide(
+        &observed("domain", None),
+        "domain",
+        None,
+        false,
+        now(),
+    ));
+    let routes = mapped.routes.unwrap();
+    assert_eq!(
+        (routes.service, routes.page),
+        (route("service"), route("page"))
+    );
+    assert_eq!(mapped.notice.until, None);
+    assert_eq!(
+        snapshot,
+        Some(json!({"service": {"api": "service", "stage": "prod"}}))
+    );
+}
+
+#[test]
+fn a_plan_is_the_same_whenever_it_is_made_so_that_it_can_be_approved() {
+    for front in ["cloudfront", "domain"] {
+        let seen = observed(front, None);
+        let first = decide(&seen, front, None, false, now());
+        let later = decide(&seen, front, None, false, now() + TimeDelta::minutes(7));
+        assert_eq!(first, later);
+    }
+}
+
+#[test]
+fn a_page_that_is_up_is_told_whose_it_is() {
+    for front in ["cloudfront", "domain"] {
+        let cases = [
+            (BY, true, "in place", "for inc-1"),
+            ("anna", true, "in place", "put up by anna"),
+            ("anna", false, "in place", "put up by anna"),
+            (BY, false, "escalate", "does not hold what to go back to"),
+        ];
+        for (by, in_ledger, outcome, words) in cases {
+            let seen = observed(front, Some(by));
+            let (found, reason) = match decide(&seen, front, None, in_ledger, now()) {
+                Planned::InPlace { reason } => ("in place", reason),
+                Planned::Escalate { reason, .. } => ("escalate", reason),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(found, outcome, "{front} {by} {in_ledger}");
+            assert!(reason.contains(words), "{reason}");
+        }
+    }
+}
+
+#[test]
+fn what_an_attempt_that_died_wrote_is_concluded_under_the_version_it_left() {
+    let (begun, _) = acts(decide(
+        &observed("cloudfront", None),
+        "cloudfront",
+        None,
+        false,
+        now(),
+    ));
+    let seen = Observed {
+        notice: Some(begun.notice.clone()),
+        route: None,
+        version: Some("v2".to_owned()),
+    };
+    let (again, snapshot) = acts(decide(
+        &seen,
+        "cloudfront",
+        Some(&json!(begun)),
+        true,
+        now(),
+    ));
+    assert_eq!(again.version.as_deref(), Some("v2"));
+    assert_eq!((again.notice, snapshot), (begun.notice, None));
+}
+
+#[test]
+fn a_page_past_its_time_counts_as_down() {
+    let mut seen = observed("cloudfront", Some("anna"));
+    let until = now() + TimeDelta::minutes(1);
+    seen.notice.as_mut().unwrap().until = Some(until);
+    assert!(seen.clone().at(now()).notice.is_some());
+    assert!(seen.at(until).notice.is_none());
+}
+
+fn anything_observed() -> impl Strategy<Value = Observed> {
+    let by = proptest::option::of(prop_oneof![Just(BY), Just("anna"), Just("another-hand")]);
+    let to = prop_oneof![Just("service"), Just("other"), Just("page")];
+    (by, proptest::option::of(to)).prop_map(|(by, to)| Observed {
+        notice: by.map(notice),
+        route: to.map(route),
+        version: Some("v1".to_owned()),
+    })
+}
+
+proptest! {
+    /// Only our own page ever comes down, and a service that changed is left where it is.
+    #[test]
+    fn nobody_elses_page_is_taken_down(seen in anything_observed(), service in proptest::option::of(Just("service"))) {
+        let snapshot = Snapshot { service: service.map(route) };
+        match lowering(&seen, &snapshot) {
+            Lowering::TakeDown => prop_assert_eq!(seen.notice.unwrap().by, BY),
+            Lowering::Down => {
+                prop_assert!(seen.notice.is_none());
+                prop_assert_eq!(seen.route, snapshot.service);
+            }
+            Lowering::LeftAlone(_) => prop_assert!(seen.notice.is_none_or(|notice| notice.by != BY)),
+        }
+    }
+
+    /// A page is never raised over another, and the way back never leads to the page itself.
+    #[test]
+    fn the_way_back_is_the_service(seen in anything_observed(), in_ledger in any::<bool>()) {
+        if let Planned::Act { plan, snapshot } = decide(&seen, "domain", None, in_ledger, now()) {
+            prop_assert!(seen.notice.is_none());
+            let routes = plan.routes.unwrap();
+            prop_assert_ne!(&routes.service, &routes.page);
+            let snapshot: Snapshot = serde_json::from_value(snapshot.unwrap()).unwrap();
+            prop_assert_eq!(snapshot.service, Some(routes.service));
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! A maintenance page before a distribution and before a custom domain: raised, kept, bypassed and taken down, whoever
+//! interferes or dies.
+
+use aws_sdk_cloudwatch::types::StateValue;
+use chrono::TimeDelta;
+use end_to_end::Result;
+use end_to_end::failure::{During as _, all, ensure};
+use end_to_end::page::{BYPASS, Front, Fronted, SECRET};
+use end_to_end::proxy::{Fault, Hold, Phase, Proxy, Rule};
+use end_to_end::replay::{Killed, is};
+use end_to_end::world::{World, alarm_event, scenario};
+use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt as _};
+use serde_json::{Value, json};
+use shared::clock::Clock;
+
+const RUN_ONCE: &str = env!("CARGO_BIN_EXE_run-once");
+const AT_ONCE: usize = 6;
+const FRONTS: [Front; 2] = [Front::Distribution, Front::Domain];
+
+fn schedule() -> Value {
+    json!({"source": "aws.events", "detail-type": "Scheduled Event"})
+}
+
+/// Runs a test before each kind of front.
+async fn before_both(
+    label: &str,
+    test: impl AsyncFn(&World, Fronted<'_>, Proxy) -> Result,
+) -> Result {
+    for front in FRONTS {
+        let ended = scenario(label, async |world| {
+            let fronted = Fronted::new(world, front, RUN_ONCE).await?;
+            let proxy = Proxy::start(&world.cloud).await?;
+            test(world, fronted, proxy).await
+        });
+        ended.await.during(&format!("{front:?}"))?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_page_goes_up_with_the_alarm_and_down_with_it() -> Result {
+    before_both("page", async |_, fronted, proxy| {
+        let before = fronted.get("/", &[]).await?;
+        ensure(before.is_service(), || format!("{before:?}"))?;
+        let report = fronted.run(&proxy).finish().await?.report()?;
+        is(&report, "Applied", "answers 503 with the page")?;
+        let incident = report["incident_id"].as_str().during("the incident")?;
+        let during = fronted.get("/anything", &[]).await?;
+        ensure(during.is_page(), || format!("{during:?}"))?;
+        assert!(during.body.contains(incident), "{during:?}");
+        assert!(!during.body.contains("stageVariables"), "{during:?}");
+        assert_eq!(during.header("retry-after"), "120");
+        assert_eq!(during.header("cache-control"), "no-store");
+        assert!(during.header("content-type").starts_with("text/html"));
+        let back = fronted.recovers(&proxy, TimeDelta::zero()).await?;
+        is(&back.finish().await?.report()?, "Applied", "answers 200")?;
+        let after = fronted.get("/", &[]).await?;
+        ensure(after.is_service(), || format!("{after:?}"))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn responders_and_health_checks_pass() -> Result {
+    scenario("bypass", async |world| {
+        let fronted = Fronted::new(world, Front::Distribution, RUN_ONCE).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let report = fronted.run(&proxy).finish().await?.report()?;
+        is(&report, "Applied", "the page")?;
+        let cookie = format!("maintenance-bypass={}", SECRET.replace(' ', "%20"));
+        let cases: [(&str, &[(&str, &str)], bool); 5] = [
+            ("/", &[(BYPASS, SECRET)], true),
+            ("/", &[(BYPASS, "wrong")], false),
+            ("/", &[("cookie", &cookie)], false),
+            ("/healthz", &[], true),
+            ("/healthz/", &[], false),
+        ];
+        for (path, headers, passes) in cases {
+            let answer = fronted.get(path, headers).await?;
+            ensure(answer.is_service() == passes, || {
+                format!("{path} {headers:?}: {answer:?}")
+            })?;
+            ensure(answer.is_page() != passes, || format!("{answer:?}"))?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_page_that_is_up_is_kept_and_not_raised_again() -> Result {
+    before_both("twice", async |world, fronted, proxy| {
+        fronted.run(&proxy).finish().await?.report()?;
+        let again = alarm_event(&fronted.alarm, "OK", "ALARM", Clock::system().now());
+        let again = fronted.run(&proxy).on(&again).request_id("again");
+        let report = again.finish().await?.report()?;
+        is(&report, "AlreadyInPlace", "the page is up since")?;
+        assert_eq!(world.told("in-place").await?, 1);
+        let back = fronted.recovers(&proxy, TimeDelta::zero()).await?;
+        is(&back.finish().await?.report()?, "Applied", "answers 200")
+    })
+    .await
+}
+
+#[tokio::test]
+async fn of_sixteen_deliveries_one_raises_the_page() -> Result {
+    before_both("page-once", async |_, fronted, proxy| {
+        for ended in join_all((0..16).map(|_| fronted.run(&proxy).finish())).await {
+            ended?.report()?;
+        }
+        let raised = match fronted.front {
+            Front::Distribution => proxy.calls("cloudfront-keyvaluestore:PutKey"),
+            Front::Domain => proxy.calls("apigateway:UpdateBasePathMapping"),
+        };
+        assert_eq!(raised.len(), 1);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_page_expires_even_if_the_alarm_stays() -> Result {
+    before_both("page-expires", async |world, mut fronted, proxy| {
+        fronted.policy["targets"][0]["action"]["term"] =
+            json!({"expires_after_seconds": 60, "at_most_seconds": 120});
+        world.put_policy(&fronted.policy).await?;
+        fronted.run(&proxy).finish().await?.report()?;
+        // While the alarm stays, the page is kept beyond its first term.
+        let look = fronted.run(&proxy).on(&schedule());
+        let kept = look.clone().later_by(TimeDelta::seconds(70));
+        kept.finish().await?.answer.ok().during("the look")?;
+        assert!(fronted.get("/", &[]).await?.is_page());
+        let late = look.later_by(TimeDelta::minutes(3)).request_id("late");
+        is(&late.finish().await?.report()?, "Applied", "answers 200")?;
+        assert!(fronted.get("/", &[]).await?.is_service());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_edge_takes_an_expired_page_down_by_itself() -> Result {
+    scenario("edge-expires", async |world| {
+        let fronted = Fronted::new(world, Front::Distribution, RUN_ONCE).await?;
+        let notice = |until: &str| {
+            json!({"by": "forgeguard", "incident": "inc-1", "since": "2026-11-02T09:28:12Z",
+                "until": until, "next_update_minutes": 15})
+            .to_string()
+        };
+        fronted.flag(Some(&notice("2100-01-01T00:00:00Z"))).await?;
+        assert!(fronted.get("/", &[]).await?.is_page());
+        fronted.flag(Some(&notice("2026-11-02T10:28:12Z"))).await?;
+        assert!(fronted.get("/", &[]).await?.is_service());
+        // Nor does what cannot be read take a service down.
+        fronted.flag(Some("{")).await?;
+        assert!(fronted.get("/", &[]).await?.is_service());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_page_that_someone_else_holds_stays() -> Result {
+    before_both("held", async |_, fronted, proxy| {
+        fronted.run(&proxy).finish().await?.report()?;
+        fronted.taken_by("anna").await?;
+        let back = fronted.recovers(&proxy, TimeDelta::zero()).await?;
+        let report = back.finish().await?.report()?;
+        is(&report, "Applied", "left alone: the page, which anna holds")?;
+        assert!(fronted.get("/", &[]).await?.is_page());
+        // Nor is it raised over.
+        let world = fronted.world;
+        world
+            .set_alarm(&fronted.alarm.name, StateValue::Alarm)
+            .await?;
+        let again = alarm_event(&fronted.alarm, "OK", "ALARM", Clock::system().now());
+        let again = fronted.run(&proxy).on(&again).request_id("again");
+        is(&again.finish().await?.report()?, "AlreadyInPlace", "anna")?;
+        let back = fronted.recovers(&proxy, TimeDelta::zero()).await?;
+        back.finish().await?.report()?;
+        assert!(fronted.get("/", &[]).await?.is_page());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_page_that_someone_took_down_is_left_down() -> Result {
+    before_both("down", async |_, fronted, proxy| {
+        fronted.run(&proxy).finish().await?.report()?;
+        fronted.taken_down().await?;
+        let back = fronted.recovers(&proxy, TimeDelta::zero()).await?;
+        let report = back.finish().await?.report()?;
+        is(&report, "Applied", "the page was down already")?;
+        assert!(fronted.get("/", &[]).await?.is_service());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn without_approval_the_page_stays_down() -> Result {
+    before_both("approval", async |world, mut fronted, proxy| {
+        fronted.policy["targets"][0]["action"]["raise"] = json!("with_approval");
+        world.put_policy(&fronted.policy).await?;
+        let report = fronted.run(&proxy).finish().await?.report()?;
+        is(&report, "Escalated", "approve plan ")?;
+        assert!(fronted.get("/", &[]).await?.is_service());
+        let reason = report["reason"].as_str().during("the reason")?;
+        let hash = reason.rsplit(' ').next().during(reason)?;
+        let execution = "arn:aws:states:us-east-1:123456789012:execution:Outage:e1";
+        let step = |hash: &str| {
+            json!({
+                "playbook": {"execution": execution, "name": "Outage"},
+                "alarm": fronted.event,
+                "approved_plan": hash,
+            })
+        };
+        let wrong = fronted.run(&proxy).on(&step(&"0".repeat(32)));
+        is(
+            &wrong.finish().await?.report()?,
+            "Escalated",
+            "was approved",
+        )?;
+        let approved = fronted.run(&proxy).on(&step(hash)).request_id("approved");
+        is(&approved.finish().await?.report()?, "Applied", "the page")?;
+        assert!(fronted.get("/", &[]).await?.is_page());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_human_between_look_and_change_is_followed_by_a_new_plan() -> Result {
+    scenario("between", async |world| {
+        let fronted = Fronted::new(world, Front::Distribution, RUN_ONCE).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let hold = Hold::default();
+        let put = Rule::new("cloudfront-keyvaluestore:PutKey", Fault::Hold(hold.clone()));
+        proxy.inject(put.first(1));
+        let human = async {
+            hold.arrived(1).await?;
+            let taken = fronted.taken_by("anna").await;
+            hold.release();
+            taken
+        };
+        let (ended, taken) = tokio::join!(fronted.run(&proxy).finish(), human);
+        taken?;
+        is(&ended?.report()?, "Skipped", "put up by anna")?;
+        assert!(fronted.get("/", &[]).await?.body.contains("inc-by-hand"));
+        Ok(())
+    })
+    .await
+}
+
+/// What an undisturbed raise and take-down ask AWS, and how often.
+async fn requests(front: Front) -> Result<[Vec<(String, usize)>; 2]> {
+    let mut asked = [Vec::new(), Vec::new()];
+    scenario("page-whole", async |world| {
+        let fronted = Fronted::new(world, front, RUN_ONCE).await?;
+        for (index, asked) in asked.iter_mut().enumerate() {
+            let proxy = Proxy::start(&world.cloud).await?;
+            let run = match index {
+                0 => fronted.run(&proxy),
+                _ => fronted.recovers(&proxy, TimeDelta::minutes(2)).await?,
+            };
+            is(&run.finish().await?.report()?, "Applied", "the page")?;
+            let mut counts = std::collections::BTreeMap::new();
+            for entry in proxy.journal() {
+                *counts.entry(entry.call.action()).or_insert(0) += 1;
+            }
+            asked.extend(counts);
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(asked)
+}
+
+/// Kills a raise (`part` 0) or a take-down at a request, and delivers the event again.
+async fn kill(front: Front, part: usize, action: &str, nth: usize, phase: Phase) -> Result {
+    scenario("page-killed", async |world| {
+        let fronted = Fronted::new(world, front, RUN_ONCE).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let raise = fronted.run(&proxy);
+        if part == 0 {
+            let killed = raise.clone().killed_at(&proxy, action, nth, phase).await?;
+            ensure(matches!(killed, Killed::At(_)), || "not killed".to_owned())?;
+            let again = raise.later_by(TimeDelta::minutes(1)).finish().await?;
+            is(&again.report()?, "Applied", "the page")?;
+        } else {
+            raise.finish().await?.report()?;
+        }
+        let during = fronted.get("/", &[]).await?;
+        ensure(during.is_page(), || format!("{during:?}"))?;
+        let back = fronted.recovers(&proxy, TimeDelta::minutes(2)).await?;
+        if part == 1 {
+            let killed = back.clone().killed_at(&proxy, action, nth, phase).await?;
+            ensure(matches!(killed, Killed::At(_)), || "not killed".to_owned())?;
+        }
+        let back = back.later_by(TimeDelta::minutes(3)).finish();
+        is(&back.await?.report()?, "Applied", "the page")?;
+        let after = fronted.get("/", &[]).await?;
+        ensure(after.is_service(), || format!("{after:?}"))?;
+        let left = world.ledger().await?;
+        ensure(!json!(left).to_string().contains("snapshot#"), || {
+            format!("{left:?}")
+        })
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_page_survives_death_at_every_request() -> Result {
+    let mut cases = Vec::new();
+    for front in FRONTS {
+        for (part, asked) in requests(front).await?.into_iter().enumerate() {
+            for (action, count) in asked {
+                for nth in 1..=count {
+                    for phase in [Phase::BeforeEffect, Phase::AfterEffect] {
+                        cases.push((front, part, action.clone(), nth, phase));
+                    }
+                }
+            }
+        }
+    }
+    assert!(cases.len() > 60, "{}", cases.len());
+    let results: Vec<_> = stream::iter(cases)
+        .map(async |(front, part, action, nth, phase)| {
+            let what = format!("{front:?}, part {part}, killed at {action} {nth}, {phase:?}");
+            kill(front, part, &action, nth, phase).await.during(&what)
+        })
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    all(results).map(drop)
+}
