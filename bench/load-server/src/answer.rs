@@ -1,5 +1,7 @@
 //! Answers and refusals, independent of the HTTP library.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 /// An answer to be written to the client.
@@ -7,6 +9,8 @@ use serde_json::json;
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) content_type: &'static str,
+    /// Headers besides.
+    pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: Vec<u8>,
 }
 
@@ -16,6 +20,7 @@ impl Answer {
         Self {
             status: 200,
             content_type: "application/x-amz-json-1.0",
+            headers: BTreeMap::new(),
             body: body.into_bytes(),
         }
     }
@@ -31,13 +36,13 @@ impl Answer {
     /// The form of `CloudWatch`.
     pub(crate) fn cbor(body: Vec<u8>) -> Self {
         Self {
-            status: 200,
-            content_type: "application/cbor",
             body,
+            content_type: "application/cbor",
+            ..Self::json_1_0(String::new())
         }
     }
 
-    /// The form of the control endpoints.
+    /// The form of the REST services and of the control endpoints.
     pub(crate) fn control(body: String) -> Self {
         Self {
             content_type: "application/json",
@@ -54,7 +59,7 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// The operation is none that a replay needs.
+    /// The operation is none that is spoken here, and the scene has no answer to it.
     pub(crate) fn unknown() -> Self {
         Self {
             code: "UnknownOperationException",

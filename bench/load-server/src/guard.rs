@@ -1,4 +1,4 @@
-//! What a remediation's guard asks around a replay, answered as if nothing had ever happened before.
+//! What the guard of every remediation asks, answered as if nothing had ever happened before.
 
 use aws_smithy_cbor::Encoder;
 use aws_smithy_types::DateTime;
@@ -8,7 +8,12 @@ use crate::answer::{Answer, Refusal};
 use crate::scenario::Scenario;
 
 /// Answers a call to `DynamoDB`: reads find nothing, writes succeed.
-pub(crate) fn dynamodb(operation: &str, body: &[u8]) -> Result<Answer, Refusal> {
+pub(crate) fn dynamodb(
+    scenario: &Scenario,
+    operation: &str,
+    body: &[u8],
+) -> Result<Answer, Refusal> {
+    scenario.note_incident(body);
     let answer = match operation {
         "BatchGetItem" => {
             let tables: Map<String, Value> = requested_tables(body)?
@@ -136,6 +141,7 @@ pub(crate) fn lambda() -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scenario::Setup;
 
     fn json_of(answer: &Answer) -> Value {
         serde_json::from_slice(&answer.body).unwrap()
@@ -144,6 +150,7 @@ mod tests {
     #[test]
     fn a_batch_read_finds_nothing_in_each_table() {
         let answer = dynamodb(
+            &Scenario::new(Setup::default()),
             "BatchGetItem",
             br#"{"RequestItems":{"ledger":{"Keys":[]}}}"#,
         );
@@ -161,7 +168,7 @@ mod tests {
 
     #[test]
     fn what_a_replay_never_needs_is_refused() {
-        assert!(dynamodb("DeleteTable", b"{}").is_err());
+        assert!(dynamodb(&Scenario::new(Setup::default()), "DeleteTable", b"{}").is_err());
         assert!(events("PutRule", b"{}").is_err());
     }
 }

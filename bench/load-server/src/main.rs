@@ -1,7 +1,8 @@
-//! An in-memory stand-in for the AWS calls of a replay, fast enough to measure clients by; bench equipment only.
+//! An in-memory stand-in for the AWS calls of the remediations, fast enough to measure clients by; bench equipment only.
 
 mod answer;
 mod arrivals;
+mod canned;
 mod guard;
 mod messages;
 mod queue;
@@ -15,7 +16,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use clap::Parser;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -25,13 +26,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use crate::answer::{Answer, Refusal};
+use crate::canned::{Asked, Canned};
 use crate::guard::Form;
 use crate::scenario::{Scenario, Setup};
 
 const CLOUDWATCH_PATH: &str = "/service/GraniteServiceVersion20100801/operation/";
 const LAMBDA_PATH: &str = "/2015-03-31/functions/";
 
-/// Serves the AWS calls of a replay from memory, on the loopback interface only.
+/// Serves the AWS calls of the remediations from memory, on the loopback interface only.
 #[derive(Debug, Parser)]
 struct Args {
     /// Port to listen on; 0 takes a free one, which is printed.
@@ -119,18 +121,17 @@ async fn respond(current: &Current, request: Request<Incoming>) -> Response<Full
         .headers
         .get("x-amz-target")
         .and_then(|target| target.to_str().ok());
-    let (service, operation) = identify(path, target);
-    let answered = match service {
-        "sqs" => sqs::answer(&scenario, operation, &body).await,
-        "dynamodb" => guard::dynamodb(operation, &body),
-        "ssm" => guard::ssm(&scenario, operation, &body),
-        "events" => guard::events(operation, &body),
-        "monitoring" if path.starts_with(CLOUDWATCH_PATH) => {
-            guard::cloudwatch(&scenario, operation, Form::Cbor)
-        }
-        "monitoring" => guard::cloudwatch(&scenario, operation, Form::Json),
-        "lambda" => Ok(guard::lambda()),
-        _ => Err(Refusal::unknown()),
+    let cbor = path.starts_with(CLOUDWATCH_PATH);
+    let canned = scenario.canned(Asked {
+        method: head.method.as_str(),
+        path,
+        query: head.uri.query().unwrap_or_default(),
+        body: &body,
+    });
+    let (service, operation) = canned.map_or_else(|| identify(path, target), Canned::name);
+    let answered = match canned {
+        Some(canned) => Ok(canned.answer(cbor, &scenario.incident())),
+        None => spoken(&scenario, service, operation, cbor, &body).await,
     };
     let refused = answered.is_err();
     let answer = answered.unwrap_or_else(Refusal::into_answer);
@@ -139,6 +140,28 @@ async fn respond(current: &Current, request: Request<Incoming>) -> Response<Full
     }
     scenario.note_call(service, operation, refused, start);
     to_response(answer)
+}
+
+/// Answers a call that this server speaks itself.
+async fn spoken(
+    scenario: &Scenario,
+    service: &str,
+    operation: &str,
+    cbor: bool,
+    body: &[u8],
+) -> Result<Answer, Refusal> {
+    match service {
+        "sqs" => sqs::answer(scenario, operation, body).await,
+        "dynamodb" => guard::dynamodb(scenario, operation, body),
+        "ssm" => guard::ssm(scenario, operation, body),
+        "events" => guard::events(operation, body),
+        "monitoring" => {
+            let form = if cbor { Form::Cbor } else { Form::Json };
+            guard::cloudwatch(scenario, operation, form)
+        }
+        "lambda" => Ok(guard::lambda()),
+        _ => Err(Refusal::unknown()),
+    }
 }
 
 /// The service's endpoint prefix and the operation, from where each protocol names them.
@@ -191,6 +214,11 @@ fn to_response(answer: Answer) -> Response<Full<Bytes>> {
         StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+    for (name, value) in &answer.headers {
+        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse()) {
+            headers.insert(name, value);
+        }
+    }
     if answer.content_type == "application/cbor" {
         headers.insert("smithy-protocol", HeaderValue::from_static("rpc-v2-cbor"));
     }

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::arrivals::{Account, Arrivals};
+use crate::canned::{Asked, Canned};
 use crate::messages::{self, Message};
 use crate::queue::SourceQueue;
 
@@ -17,20 +18,27 @@ use crate::queue::SourceQueue;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Setup {
     /// How many messages the dead-letter queue holds.
+    #[serde(default)]
     pub(crate) messages: u32,
     /// Approximate length of each body.
     #[serde(default = "default_body_bytes")]
     pub(crate) body_bytes: usize,
     /// When the messages were sent, in milliseconds of the epoch.
+    #[serde(default)]
     pub(crate) sent_at_ms: u64,
     /// The dead-letter queue that is replayed.
+    #[serde(default)]
     pub(crate) source_arn: String,
     /// The queue that every message must reach.
+    #[serde(default)]
     pub(crate) destination_arn: String,
     /// The document that the policy parameter holds.
     pub(crate) policy: String,
     /// The alarm that `DescribeAlarms` reports as being in `ALARM`.
     pub(crate) alarm: Alarm,
+    /// What calls that are not spoken here are answered; the first that fits is taken.
+    #[serde(default)]
+    pub(crate) answers: Vec<Canned>,
     /// How long each answer is held back.
     #[serde(default)]
     pub(crate) latency_ms: u64,
@@ -59,7 +67,7 @@ pub(crate) struct Alarm {
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Entry {
     /// The service's endpoint prefix, such as `sqs`.
-    pub(crate) service: &'static str,
+    pub(crate) service: String,
     /// The operation, such as `SendMessageBatch`.
     pub(crate) operation: String,
     /// When its headers had arrived.
@@ -87,6 +95,7 @@ struct Tallies {
     calls: BTreeMap<String, u64>,
     refused: BTreeMap<String, u64>,
     log: Vec<Entry>,
+    incident: String,
 }
 
 /// What `GET /_bench/account` answers.
@@ -130,19 +139,41 @@ impl Scenario {
         held(&self.tallies).elsewhere += messages;
     }
 
+    /// Notes the incident that a write to the ledger names.
+    pub(crate) fn note_incident(&self, write: &[u8]) {
+        let named = std::str::from_utf8(write)
+            .ok()
+            .and_then(|write| write.split_once("\"incident#"))
+            .and_then(|(_, rest)| rest.split_once('"'));
+        if let Some((incident, _)) = named {
+            incident.clone_into(&mut held(&self.tallies).incident);
+        }
+    }
+
+    /// The incident that the ledger was told of last.
+    pub(crate) fn incident(&self) -> String {
+        held(&self.tallies).incident.clone()
+    }
+
     /// How long every answer is held back.
     pub(crate) fn latency(&self) -> Duration {
         Duration::from_millis(self.setup.latency_ms)
     }
 
+    /// The scene's own answer to a request.
+    pub(crate) fn canned(&self, asked: Asked<'_>) -> Option<&Canned> {
+        let fits = |canned: &&Canned| {
+            canned.answers(asked)
+                && canned
+                    .after
+                    .as_ref()
+                    .is_none_or(|call| held(&self.tallies).calls.contains_key(call))
+        };
+        self.setup.answers.iter().find(fits)
+    }
+
     /// Counts an answered request, and logs it when this run keeps a log.
-    pub(crate) fn note_call(
-        &self,
-        service: &'static str,
-        operation: &str,
-        refused: bool,
-        start: Instant,
-    ) {
+    pub(crate) fn note_call(&self, service: &str, operation: &str, refused: bool, start: Instant) {
         let end = Instant::now();
         let mut tallies = held(&self.tallies);
         let name = format!("{service}.{operation}");
@@ -152,7 +183,7 @@ impl Scenario {
         *tallies.calls.entry(name).or_default() += 1;
         if self.setup.log {
             tallies.log.push(Entry {
-                service,
+                service: service.to_owned(),
                 operation: operation.to_owned(),
                 start_us: self.since_start_us(start),
                 end_us: self.since_start_us(end),
@@ -187,4 +218,39 @@ impl Scenario {
 /// Locks, whether or not another thread panicked while it held the lock: every section leaves whole values behind.
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_incident_is_the_one_that_the_ledger_holds() {
+        let scenario = Scenario::new(Setup::default());
+        scenario.note_incident(br#"{"pk":{"S":"incident#inc-1"},"sk":{"S":"incident"}}"#);
+        scenario.note_incident(br#"{"pk":{"S":"target#t"}}"#);
+        assert_eq!(scenario.incident(), "inc-1");
+    }
+
+    #[test]
+    fn an_answer_may_wait_for_a_change() {
+        let answer = |after: Option<&str>| json!({"call": "a.Get", "method": "GET", "path": "/a", "after": after});
+        let setup = json!({
+            "policy": "",
+            "alarm": {"name": "", "arn": "", "state_updated_at_ms": 0},
+            "answers": [answer(Some("a.Put")), answer(None)],
+        });
+        let scenario = Scenario::new(serde_json::from_value(setup).unwrap());
+        let asked = Asked {
+            method: "GET",
+            path: "/a",
+            query: "",
+            body: b"",
+        };
+        let waits = || scenario.canned(asked).unwrap().after.is_some();
+        assert!(!waits());
+        scenario.note_call("a", "Put", false, Instant::now());
+        assert!(waits());
+    }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::emulator::Program;
 use super::error::BenchError;
+use super::stage::Play;
 use crate::command::{self, run, run_quietly};
 use crate::progress::Progress;
 use crate::tools::Tools;
@@ -15,15 +16,19 @@ use crate::workspace::{architecture, root, target};
 const BYTES_PER_MB: f64 = 1_000_000.0;
 const BUILD: &str = "run the bench without --no-build";
 
-/// Builds both functions as they are deployed, by the same profile, and the load server.
+const DLQ_REPLAY: &str = "dlq-replay";
+const EMPTY: &str = "empty-handler";
+
+/// Builds the functions as they are deployed, by the same profile, and the load server.
 pub(super) async fn build(tools: &Tools, progress: Progress) -> Result<(), BenchError> {
     let mut functions = command::cargo();
     tools.adopt(&mut functions);
     functions
         .current_dir(root())
-        .args(["lambda", "build", "--release", "--output-format", "zip"])
-        .args(["--package", "dlq-replay", "--bin", "dlq-replay"])
-        .args(["--package", "empty-handler", "--bin", "empty-handler"]);
+        .args(["lambda", "build", "--release", "--output-format", "zip"]);
+    for name in Play::names()?.iter().map(String::as_str).chain([EMPTY]) {
+        functions.args(["--package", name, "--bin", name]);
+    }
     let mut server = command::cargo();
     server
         .current_dir(root())
@@ -71,10 +76,29 @@ pub(super) fn emulator(tools: &Tools) -> Result<PathBuf, BenchError> {
     })
 }
 
-/// The three functions, ready to be started, and the script.
+/// A function of this suite, with what it acts on.
+pub(super) struct Contender {
+    /// The function.
+    pub(super) program: Program,
+    /// What it acts on.
+    pub(super) play: Play,
+}
+
+impl Contender {
+    async fn unpack(name: &str, directory: &Path, tools: &Tools) -> Result<Self, BenchError> {
+        Ok(Self {
+            play: Play::of(name)?,
+            program: binary(name, directory, tools).await?,
+        })
+    }
+}
+
+/// All that is measured, ready to be started.
 pub(super) struct Contenders {
-    /// The function of this suite.
-    pub(super) dlq_replay: Program,
+    /// The function that the scripts compare with.
+    pub(super) dlq_replay: Contender,
+    /// The other functions of this suite that have a scene.
+    pub(super) others: Vec<Contender>,
     /// The Rust handler that does nothing.
     pub(super) empty: Program,
     /// The Python handler that does the same as `dlq_replay`.
@@ -92,7 +116,7 @@ impl Contenders {
         zipfile(tools, "-c", &archive, &scripts.join("handler.py")).await?;
         let arguments = ["-m", "awslambdaric", "handler.handler"].map(OsString::from);
         let python = Program {
-            name: "python",
+            name: "python".to_owned(),
             command: std::iter::once(interpreter.clone().into_os_string())
                 .chain(arguments)
                 .collect(),
@@ -100,20 +124,26 @@ impl Contenders {
             log: directory.join("python.log"),
             directory: unpack(tools, &archive, directory.join("python")).await?,
         };
+        let mut others = Vec::new();
+        for name in Play::names()?.iter().filter(|name| *name != DLQ_REPLAY) {
+            others.push(Contender::unpack(name, directory, tools).await?);
+        }
         Ok(Self {
-            dlq_replay: binary("dlq-replay", directory, tools).await?,
-            empty: binary("empty-handler", directory, tools).await?,
+            dlq_replay: Contender::unpack(DLQ_REPLAY, directory, tools).await?,
+            others,
+            empty: binary(EMPTY, directory, tools).await?,
             python,
             script: [interpreter, scripts.join("replay_boto3.py")],
         })
     }
+
+    /// The functions of this suite.
+    pub(super) fn functions(&self) -> impl Iterator<Item = &Contender> {
+        std::iter::once(&self.dlq_replay).chain(&self.others)
+    }
 }
 
-async fn binary(
-    name: &'static str,
-    directory: &Path,
-    tools: &Tools,
-) -> Result<Program, BenchError> {
+async fn binary(name: &str, directory: &Path, tools: &Tools) -> Result<Program, BenchError> {
     let archive = built(
         "the function's archive",
         target().join("lambda").join(name).join("bootstrap.zip"),
@@ -128,7 +158,7 @@ async fn binary(
         }
     })?;
     Ok(Program {
-        name,
+        name: name.to_owned(),
         command: vec![bootstrap.into()],
         directory: place,
         zip_mb: size_mb(&archive)?,

@@ -1,15 +1,15 @@
 //! Cold start: from starting the emulator to the first answer, with the function's peak memory.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::Bench;
+use super::artifacts::Contender;
 use super::emulator::{Function, Program};
 use super::error::BenchError;
 use super::report::median;
-use super::stage::{self, Scene};
-
-/// What the dead-letter queue holds in each start: one batch.
-const MESSAGES: u32 = 10;
+use super::stage::{self, Play};
 
 /// One function's figures.
 #[derive(Debug, Clone, Serialize)]
@@ -25,72 +25,128 @@ pub(super) struct Figures {
     pub(super) each_ms: Vec<f64>,
 }
 
-/// The three functions' figures.
+/// All functions' figures.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct ColdStart {
-    /// The function of this suite.
+    /// The function that the Python handler compares with.
     #[serde(rename = "dlq-replay")]
     pub(super) dlq_replay: Figures,
+    /// The other functions of this suite, by name.
+    #[serde(flatten)]
+    pub(super) others: BTreeMap<String, Figures>,
     /// The Python handler.
     pub(super) python: Figures,
     /// The empty Rust handler.
     pub(super) empty: Figures,
 }
 
-#[derive(Default)]
-struct Samples {
+impl ColdStart {
+    /// Each function's figures, by the name in the summary.
+    pub(super) fn each(&self) -> impl Iterator<Item = (&str, &Figures)> {
+        let others = self.others.iter();
+        std::iter::once(("dlq-replay", &self.dlq_replay))
+            .chain(others.map(|(name, figures)| (name.as_str(), figures)))
+            .chain([("python", &self.python), ("empty", &self.empty)])
+    }
+}
+
+/// A function that is started again and again.
+struct Starter<'a> {
+    program: &'a Program,
+    play: &'a Play,
+    /// What is expected of its answer.
+    expected: Expected,
     ms: Vec<f64>,
     rss_mb: Vec<f64>,
+}
+
+/// What a start has to bring about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    /// The mitigation, and an answer that says so.
+    Report,
+    /// The mitigation.
+    Mitigation,
+    /// Nothing.
+    Nothing,
 }
 
 /// Starts each function `runs` times, in turns, so that a slow spell of the machine hits all alike.
 pub(super) async fn measure(bench: &Bench, runs: u32) -> Result<ColdStart, BenchError> {
     let contenders = &bench.contenders;
-    let programs = [
-        &contenders.dlq_replay,
-        &contenders.python,
-        &contenders.empty,
-    ];
-    // The first start of each reads its files from disk; it is not counted.
-    for program in programs {
-        start(bench, program).await?;
-    }
-    let mut samples = [const { None::<Samples> }; 3].map(Option::unwrap_or_default);
-    for run in 1..=runs {
-        bench
-            .progress
-            .say(format_args!("cold start {run} of {runs}"));
-        for (program, samples) in programs.into_iter().zip(&mut samples) {
-            let (ms, rss_mb) = start(bench, program).await?;
-            samples.ms.push(ms);
-            samples.rss_mb.push(rss_mb);
+    let play = &contenders.dlq_replay.play;
+    let mut dlq_replay = Starter::ours(&contenders.dlq_replay);
+    let mut others: Vec<_> = contenders.others.iter().map(Starter::ours).collect();
+    let mut python = Starter::new(&contenders.python, play, Expected::Mitigation);
+    let mut empty = Starter::new(&contenders.empty, play, Expected::Nothing);
+    for run in 0..=runs {
+        if run > 0 {
+            bench
+                .progress
+                .say(format_args!("cold start {run} of {runs}"));
+        }
+        for starter in [&mut dlq_replay, &mut python, &mut empty]
+            .into_iter()
+            .chain(&mut others)
+        {
+            let (ms, rss_mb) = starter.start(bench).await?;
+            // The first start of each reads its files from disk; it is not counted.
+            if run > 0 {
+                starter.ms.push(ms);
+                starter.rss_mb.push(rss_mb);
+            }
         }
     }
-    let [dlq_replay, python, empty] = samples;
-    let figures = |program: &Program, samples: Samples| Figures {
-        ms: median(&samples.ms),
-        rss_mb: median(&samples.rss_mb),
-        zip_mb: program.zip_mb,
-        each_ms: samples.ms,
-    };
     Ok(ColdStart {
-        dlq_replay: figures(&contenders.dlq_replay, dlq_replay),
-        python: figures(&contenders.python, python),
-        empty: figures(&contenders.empty, empty),
+        dlq_replay: dlq_replay.figures(),
+        others: others
+            .into_iter()
+            .map(|starter| (starter.program.name.clone(), starter.figures()))
+            .collect(),
+        python: python.figures(),
+        empty: empty.figures(),
     })
 }
 
-/// Milliseconds to the first answer, and MB of memory at most, of one start.
-async fn start(bench: &Bench, program: &Program) -> Result<(f64, f64), BenchError> {
-    let scene = Scene::with(MESSAGES);
-    bench.server.seed(&scene).await?;
-    let environment = stage::environment(&bench.server.endpoint());
-    let mut function = Function::start(&bench.emulator, program, &environment).await?;
-    function.invoke(&scene.event()).await?;
-    let ms = function.began.elapsed().as_secs_f64() * 1_000.0;
-    let rss_mb = function.peak_memory_mb()?;
-    if program.name != bench.contenders.empty.name {
-        bench.server.verify(program.name).await?;
+impl<'a> Starter<'a> {
+    fn ours(contender: &'a Contender) -> Self {
+        Self::new(&contender.program, &contender.play, Expected::Report)
     }
-    Ok((ms, rss_mb))
+
+    fn new(program: &'a Program, play: &'a Play, expected: Expected) -> Self {
+        Self {
+            program,
+            play,
+            expected,
+            ms: Vec::new(),
+            rss_mb: Vec::new(),
+        }
+    }
+
+    /// Milliseconds to the first answer, and MB of memory at most, of one start.
+    async fn start(&self, bench: &Bench) -> Result<(f64, f64), BenchError> {
+        let (server, name, scene) = (&bench.server, &self.program.name, self.play.scene());
+        server.seed(&scene).await?;
+        let environment = stage::environment(&server.endpoint());
+        let mut function = Function::start(&bench.emulator, self.program, &environment).await?;
+        let answer = function.invoke(&scene.event()).await?;
+        let ms = function.began.elapsed().as_secs_f64() * 1_000.0;
+        let rss_mb = function.peak_memory_mb()?;
+        if self.expected == Expected::Report {
+            stage::acted(name, &answer)?;
+        }
+        if self.expected != Expected::Nothing {
+            server.verify(name, &scene).await?;
+        }
+        Ok((ms, rss_mb))
+    }
+
+    fn figures(self) -> Figures {
+        Figures {
+            ms: median(&self.ms),
+            rss_mb: median(&self.rss_mb),
+            zip_mb: self.program.zip_mb,
+            each_ms: self.ms,
+        }
+    }
 }

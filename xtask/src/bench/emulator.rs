@@ -26,7 +26,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub(super) struct Program {
     /// What it is called in the tables.
-    pub(super) name: &'static str,
+    pub(super) name: String,
     /// The bootstrap and its arguments.
     pub(super) command: Vec<OsString>,
     /// Where it was unpacked.
@@ -106,7 +106,7 @@ impl<'a> Function<'a> {
         let value = load::parse_answer(&answer)?;
         if value.get("errorMessage").is_some() || value.get("errorType").is_some() {
             return Err(BenchError::Function {
-                function: self.program.name.to_owned(),
+                function: self.program.name.clone(),
                 answer: value.to_string(),
                 log: self.program.log.clone(),
             });
@@ -159,7 +159,7 @@ impl<'a> Function<'a> {
 
     fn not_started(&self, problem: String) -> BenchError {
         BenchError::Emulator {
-            function: self.program.name.to_owned(),
+            function: self.program.name.clone(),
             problem,
             log: self.program.log.clone(),
         }
@@ -167,7 +167,7 @@ impl<'a> Function<'a> {
 
     fn unmeasured(&self, problem: &str) -> BenchError {
         BenchError::Process {
-            function: self.program.name.to_owned(),
+            function: self.program.name.clone(),
             problem: problem.to_owned(),
         }
     }

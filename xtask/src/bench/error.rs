@@ -147,7 +147,7 @@ pub enum BenchError {
     },
     /// The load server was asked for what it does not speak.
     #[error(
-        "{by} made calls that the load server does not speak: {calls}; add them to bench/load-server"
+        "{by} made calls that the load server does not speak: {calls}; give the scene in bench/scenes an answer to them, or add them to bench/load-server"
     )]
     Unspoken {
         /// Who asked.
@@ -155,11 +155,21 @@ pub enum BenchError {
         /// The calls.
         calls: String,
     },
-    /// The function never came to its first mutating call.
-    #[error("{by} made no SendMessageBatch call, so its round trips cannot be counted")]
-    NothingSent {
+    /// The mitigation was not applied: the call that does it was never made.
+    #[error("{by} made no {mutation} call, so its figures say nothing")]
+    NothingDone {
         /// Who.
         by: String,
+        /// The call.
+        mutation: String,
+    },
+    /// The function decided not to act, or failed to.
+    #[error("{function} did not apply its mitigation, so its figures say nothing: {answer}")]
+    NotApplied {
+        /// The function.
+        function: String,
+        /// What it answered.
+        answer: String,
     },
     /// A promised ratio was not reached.
     #[error("not reached: {0}")]

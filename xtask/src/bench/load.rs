@@ -31,6 +31,7 @@ struct Account {
     changed: u64,
     elsewhere: u64,
     left: u64,
+    calls: BTreeMap<String, u64>,
     refused: BTreeMap<String, u64>,
 }
 
@@ -45,6 +46,13 @@ pub(super) struct Call {
     pub(super) start_us: u64,
     /// When its answer was ready.
     pub(super) end_us: u64,
+}
+
+impl Call {
+    /// As the account names it.
+    pub(super) fn name(&self) -> String {
+        format!("{}.{}", self.service, self.operation)
+    }
 }
 
 impl LoadServer {
@@ -84,19 +92,27 @@ impl LoadServer {
     }
 
     /// Forgets everything and begins a new scene.
-    pub(super) async fn seed(&self, scene: &Scene) -> Result<(), BenchError> {
-        let body = scene.setup().to_string().into_bytes();
+    pub(super) async fn seed(&self, scene: &Scene<'_>) -> Result<(), BenchError> {
+        let body = scene.setup(&self.endpoint()).to_string().into_bytes();
         http::request(self.address, Method::POST, "/_bench/seed", body).await?;
         Ok(())
     }
 
-    /// Fails unless every message of the scene arrived once, unchanged, and nothing else happened.
-    pub(super) async fn verify(&self, by: &str) -> Result<(), BenchError> {
+    /// Fails unless the mitigating call was made, every message of the scene arrived once, unchanged, and nothing
+    /// else happened.
+    pub(super) async fn verify(&self, by: &str, scene: &Scene<'_>) -> Result<(), BenchError> {
         let (account, text): (Account, String) = self.get("the account", "/_bench/account").await?;
         if !account.refused.is_empty() {
             return Err(BenchError::Unspoken {
                 by: by.to_owned(),
                 calls: format!("{:?}", account.refused),
+            });
+        }
+        let mutation = &scene.play.mutation;
+        if !account.calls.contains_key(mutation) {
+            return Err(BenchError::NothingDone {
+                by: by.to_owned(),
+                mutation: mutation.clone(),
             });
         }
         let balanced = account.once == account.seeded

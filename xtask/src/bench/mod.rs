@@ -1,8 +1,8 @@
 //! The bench: cold start, replay throughput and AWS round trips of the suite, side by side with what they compare with.
 //!
 //! Every number comes from one run on one machine against one in-memory load server, under the
-//! Runtime Interface Emulator that AWS ships. Each replay is checked to have lost and repeated
-//! nothing; a bench that measured a wrong replay fails.
+//! Runtime Interface Emulator that AWS ships. Each run is checked to have applied its
+//! mitigation, and each replay to have lost and repeated nothing; a bench that measured anything else fails.
 
 mod artifacts;
 mod cold_start;
@@ -23,6 +23,7 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 
 pub use self::error::BenchError;
+use crate::functions;
 use crate::interrupt::interruptible;
 use crate::progress::Progress;
 use crate::tools::Tools;
@@ -78,6 +79,16 @@ async fn measure(args: &Args) -> Result<(), BenchError> {
             doing: "install the tools",
             source: Box::new(source),
         })?;
+    for name in functions::names().map_err(|source| BenchError::Task {
+        doing: "find the functions",
+        source: Box::new(source),
+    })? {
+        if !stage::Play::names()?.contains(&name) {
+            progress.say(format_args!(
+                "{name} has no scene in bench/scenes and is not measured"
+            ));
+        }
+    }
     if !args.no_build {
         artifacts::build(&tools, progress).await?;
     }

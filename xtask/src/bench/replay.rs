@@ -68,13 +68,14 @@ struct Printed {
 
 /// Replays in turns, so that a slow spell of the machine hits both alike; the serial script once.
 pub(super) async fn measure(bench: &Bench, amounts: &Amounts) -> Result<Replay, BenchError> {
+    let play = &bench.contenders.dlq_replay.play;
     let (mut ours, mut threads) = (Vec::new(), Vec::new());
     for run in 1..=amounts.runs {
         bench.progress.say(format_args!(
             "replay {run} of {} ({} messages)",
             amounts.runs, amounts.messages
         ));
-        let scene = Scene::with(amounts.messages);
+        let scene = play.scene_of(amounts.messages);
         ours.push(function(bench, &scene).await?);
         threads.push(script(bench, &scene, THREADS).await?);
     }
@@ -82,7 +83,7 @@ pub(super) async fn measure(bench: &Bench, amounts: &Amounts) -> Result<Replay, 
         "serial replay ({} messages)",
         amounts.serial_messages
     ));
-    let scene = Scene::with(amounts.serial_messages);
+    let scene = play.scene_of(amounts.serial_messages);
     let serial = vec![script(bench, &scene, 1).await?];
     Ok(Replay {
         ours: figures(ours, amounts.messages),
@@ -103,16 +104,17 @@ fn figures(samples: Vec<Sample>, messages: u32) -> Figures {
 }
 
 /// A replay by the function: from the event to its answer, start of the process, guard and account included.
-async fn function(bench: &Bench, scene: &Scene) -> Result<Sample, BenchError> {
-    let (program, server) = (&bench.contenders.dlq_replay, &bench.server);
+async fn function(bench: &Bench, scene: &Scene<'_>) -> Result<Sample, BenchError> {
+    let (program, server) = (&bench.contenders.dlq_replay.program, &bench.server);
     server.seed(scene).await?;
     let environment = stage::environment(&server.endpoint());
     let mut function = Function::start(&bench.emulator, program, &environment).await?;
     let began = Instant::now();
-    function.invoke(&scene.event()).await?;
+    let answer = function.invoke(&scene.event()).await?;
     let seconds = began.elapsed().as_secs_f64();
     let cpu_seconds = function.cpu_seconds()?;
-    server.verify(program.name).await?;
+    stage::acted(&program.name, &answer)?;
+    server.verify(&program.name, scene).await?;
     Ok(Sample {
         seconds,
         cpu_seconds,
@@ -120,7 +122,7 @@ async fn function(bench: &Bench, scene: &Scene) -> Result<Sample, BenchError> {
 }
 
 /// A replay by the script: the seconds are its own, without the start of the interpreter.
-async fn script(bench: &Bench, scene: &Scene, threads: u32) -> Result<Sample, BenchError> {
+async fn script(bench: &Bench, scene: &Scene<'_>, threads: u32) -> Result<Sample, BenchError> {
     let server = &bench.server;
     server.seed(scene).await?;
     let endpoint = server.endpoint();
@@ -129,8 +131,11 @@ async fn script(bench: &Bench, scene: &Scene, threads: u32) -> Result<Sample, Be
     python
         .arg(script)
         .args(["--threads", &threads.to_string()])
-        .args(["--source", &stage::source_url(&endpoint)])
-        .args(["--destination", &stage::destination_url(&endpoint)])
+        .args(["--source", &scene.play.queue_url(&endpoint, "source")])
+        .args([
+            "--destination",
+            &scene.play.queue_url(&endpoint, "default_destination"),
+        ])
         .env_clear()
         .envs(stage::environment(&endpoint));
     let said = output(&mut python)
@@ -141,7 +146,7 @@ async fn script(bench: &Bench, scene: &Scene, threads: u32) -> Result<Sample, Be
         })?;
     let printed: Printed = load::parse("what the script printed", &said)?;
     server
-        .verify(&format!("replay_boto3.py --threads {threads}"))
+        .verify(&format!("replay_boto3.py --threads {threads}"), scene)
         .await?;
     Ok(Sample {
         seconds: printed.seconds,

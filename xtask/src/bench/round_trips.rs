@@ -5,21 +5,20 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Bench;
+use super::artifacts::Contender;
 use super::emulator::Function;
 use super::error::BenchError;
 use super::load::Call;
-use super::stage::{self, Scene};
+use super::stage;
 
-/// What the dead-letter queue holds: one batch.
-const MESSAGES: u32 = 10;
-/// The first call that changes the target.
-const FIRST_MUTATION: &str = "SendMessageBatch";
 /// The service that holds the ledger.
 const LEDGER: &str = "dynamodb";
 
-/// The chains of one path.
+/// The chains of one function on one path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Chain {
+    /// Whose.
+    pub(super) function: String,
     /// Which: a cold or a warm start.
     pub(super) path: &'static str,
     /// From the event to the first mutating call on the target, that call included.
@@ -34,33 +33,55 @@ pub(super) struct Chain {
     pub(super) sequence: Vec<String>,
 }
 
-/// Counts the round trips of a cold start and of a second event in the same process.
+impl Chain {
+    /// Whether it is that of a cold start.
+    pub(super) fn is_cold(&self) -> bool {
+        self.path == COLD
+    }
+}
+
+const COLD: &str = "cold";
+
+/// Counts each function's round trips, of a cold start and of a second event in the same process.
 pub(super) async fn measure(bench: &Bench, latency_ms: u32) -> Result<Vec<Chain>, BenchError> {
     bench.progress.say("round trips");
-    let (program, server) = (&bench.contenders.dlq_replay, &bench.server);
+    let server = &bench.server;
     let latency = Duration::from_millis(latency_ms.into());
     let environment = stage::environment(&server.endpoint());
-    let mut function = Function::start(&bench.emulator, program, &environment).await?;
     let mut chains = Vec::new();
-    for path in ["cold", "warm"] {
-        let scene = Scene::with(MESSAGES).logged(latency);
-        server.seed(&scene).await?;
-        function.invoke(&scene.event()).await?;
-        server.verify(program.name).await?;
-        chains.push(chain(path, program.name, &server.log().await?)?);
+    for Contender { program, play } in bench.contenders.functions() {
+        let mut function = Function::start(&bench.emulator, program, &environment).await?;
+        for path in [COLD, "warm"] {
+            let scene = play.scene().logged(latency);
+            server.seed(&scene).await?;
+            let answer = function.invoke(&scene.event()).await?;
+            stage::acted(&program.name, &answer)?;
+            server.verify(&program.name, &scene).await?;
+            let calls = server.log().await?;
+            chains.push(chain(path, &program.name, &play.mutation, &calls)?);
+        }
     }
     Ok(chains)
 }
 
-fn chain(path: &'static str, by: &str, calls: &[Call]) -> Result<Chain, BenchError> {
+fn chain(
+    path: &'static str,
+    by: &str,
+    mutation: &str,
+    calls: &[Call],
+) -> Result<Chain, BenchError> {
     let mut calls = calls.to_vec();
     calls.sort_by_key(|call| call.start_us);
     let first_mutation = calls
         .iter()
-        .find(|call| call.operation == FIRST_MUTATION)
-        .ok_or_else(|| BenchError::NothingSent { by: by.to_owned() })?;
+        .find(|call| call.name() == mutation)
+        .ok_or_else(|| BenchError::NothingDone {
+            by: by.to_owned(),
+            mutation: mutation.to_owned(),
+        })?;
     let before = |call: &&Call| call.end_us <= first_mutation.start_us;
     Ok(Chain {
+        function: by.to_owned(),
         path,
         to_first_mutation: longest_chain(calls.iter().filter(before)) + 1,
         on_ledger: longest_chain(
@@ -71,10 +92,7 @@ fn chain(path: &'static str, by: &str, calls: &[Call]) -> Result<Chain, BenchErr
         ),
         to_answer: longest_chain(calls.iter()),
         requests: calls.len(),
-        sequence: calls
-            .iter()
-            .map(|call| format!("{}.{}", call.service, call.operation))
-            .collect(),
+        sequence: calls.iter().map(Call::name).collect(),
     })
 }
 
@@ -96,6 +114,8 @@ fn longest_chain<'a>(calls: impl Iterator<Item = &'a Call>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SEND: &str = "sqs.SendMessageBatch";
 
     fn call(service: &str, operation: &str, start_us: u64, end_us: u64) -> Call {
         Call {
@@ -119,7 +139,7 @@ mod tests {
             call("sqs", "DeleteMessageBatch", 116, 136),
             call("dynamodb", "TransactWriteItems", 140, 160),
         ];
-        let chain = chain("cold", "f", &calls).unwrap();
+        let chain = chain(COLD, "f", SEND, &calls).unwrap();
         assert_eq!(chain.to_first_mutation, 5);
         assert_eq!(chain.on_ledger, 2);
         assert_eq!(chain.to_answer, 7);
@@ -134,11 +154,14 @@ mod tests {
             call("dynamodb", "GetItem", 21, 40),
             call("sqs", "SendMessageBatch", 101, 120),
         ];
-        assert_eq!(chain("warm", "f", &calls).unwrap().to_first_mutation, 3);
+        assert_eq!(
+            chain("warm", "f", SEND, &calls).unwrap().to_first_mutation,
+            3
+        );
     }
 
     #[test]
-    fn a_run_that_sends_nothing_is_an_error() {
-        assert!(chain("cold", "f", &[]).is_err());
+    fn a_run_that_changes_nothing_is_an_error() {
+        assert!(chain(COLD, "f", SEND, &[]).is_err());
     }
 }
