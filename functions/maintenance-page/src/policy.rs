@@ -279,8 +279,8 @@ mod tests {
             (
                 mapping(),
                 |v| {
-                    v["front"]["api_gateway"]["mapping"] =
-                        json!("arn:aws:apigateway:eu-west-1::/domainnames/a")
+                    let domain = "arn:aws:apigateway:eu-west-1::/domainnames/a";
+                    v["front"]["api_gateway"]["mapping"] = json!(domain);
                 },
                 "is no mapping",
             ),

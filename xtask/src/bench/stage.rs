@@ -1,5 +1,6 @@
 //! The scenes that the contenders play in: what a function's AWS holds, its policy, its alarm, and the event of it.
 
+use crate::cloud::{KEY_VALUE_STORES, key_value_stores_at};
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -185,10 +186,10 @@ pub(super) fn acted(function: &str, answer: &Value) -> Result<(), BenchError> {
 /// The variables that every contender is started with, and nothing else but `PATH`.
 pub(super) fn environment(endpoint: &str) -> Vec<(&'static str, String)> {
     // The SDK puts the account before the host of a key-value store, which makes a name only where the host has one.
-    let stores = endpoint.replace("127.0.0.1", "localhost");
+    let stores = key_value_stores_at(endpoint);
     [
         ("AWS_ENDPOINT_URL", endpoint),
-        ("AWS_ENDPOINT_URL_CLOUDFRONT_KEYVALUESTORE", &stores),
+        (KEY_VALUE_STORES, &stores),
         ("AWS_REGION", REGION),
         ("AWS_DEFAULT_REGION", REGION),
         ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE"),
