@@ -26,7 +26,7 @@ use crate::replay::Run;
 use crate::world::{Alarm, World, alarm_event};
 
 /// The service's stage.
-const STAGE: &str = "prod";
+pub const STAGE: &str = "prod";
 /// The managed cache policy that caches nothing.
 const CACHING_DISABLED: &str = "4135ea2d-6df8-44a3-9df3-4b5a84be39ad";
 /// What the service answers.
@@ -299,31 +299,40 @@ impl<'a> Fronted<'a> {
 
     /// Writes the flag, or removes it.
     pub async fn flag(&self, value: Option<&str>) -> Result {
-        let store = &self.world.aws.store;
-        let arn = &self.resource;
-        let version = store.describe_key_value_store().kvs_arn(arn).send().await?;
-        let version = version.e_tag().to_owned();
-        if let Some(value) = value {
-            let put = store.put_key().kvs_arn(arn).key("maintenance");
-            put.value(value).if_match(version).send().await?;
-        } else {
-            let delete = store.delete_key().kvs_arn(arn).key("maintenance");
-            delete.if_match(version).send().await?;
-        }
-        Ok(())
+        flag(self.world, &self.resource, value).await
     }
 
     async fn lead_to(&self, api: &str, stage: &str) -> Result {
-        let request = self.world.aws.apigateway.update_base_path_mapping();
-        request
-            .domain_name(&self.host)
-            .base_path("(none)")
-            .patch_operations(replace("/restapiId", api))
-            .patch_operations(replace("/stage", stage))
-            .send()
-            .await?;
-        Ok(())
+        lead_to(self.world, &self.host, api, stage).await
     }
+}
+
+/// Writes the flag in a key-value store, or removes it, as a responder would.
+pub async fn flag(world: &World, arn: &str, value: Option<&str>) -> Result {
+    let store = &world.aws.store;
+    let version = store.describe_key_value_store().kvs_arn(arn).send().await?;
+    let version = version.e_tag().to_owned();
+    if let Some(value) = value {
+        let put = store.put_key().kvs_arn(arn).key("maintenance");
+        put.value(value).if_match(version).send().await?;
+    } else {
+        let delete = store.delete_key().kvs_arn(arn).key("maintenance");
+        delete.if_match(version).send().await?;
+    }
+    Ok(())
+}
+
+/// Maps a custom domain to another API.
+pub async fn lead_to(world: &World, host: &str, api: &str, stage: &str) -> Result {
+    let request = world.aws.apigateway.update_base_path_mapping();
+    request
+        .domain_name(host)
+        .base_path("(none)")
+        .patch_operations(replace("/restapiId", api))
+        .patch_operations(replace("/stage", stage))
+        .send()
+        .await?;
+    Ok(())
 }
 
 /// The URL of a host of the local cloud.
@@ -366,7 +375,7 @@ fn replace(path: &str, value: &str) -> PatchOperation {
 }
 
 /// An API that answers at the root and at `/healthz`.
-async fn service(world: &World) -> Result<String> {
+pub async fn service(world: &World) -> Result<String> {
     let api = &world.aws.apigateway;
     let name = format!("{}-service", world.name);
     let created = api.create_rest_api().name(&name).send().await?;

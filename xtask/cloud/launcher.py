@@ -1,4 +1,4 @@
-"""Start the AWS emulator of the local cloud, closer to AWS in nine places.
+"""Start the AWS emulator of the local cloud, closer to AWS in ten places.
 
 1. A CloudWatch alarm that changes state sends the documented event to EventBridge, whether or not
    the alarm's actions are enabled.
@@ -17,6 +17,7 @@
    HTTP integration.
 8. A CloudFront function reads its key-value store, whose operations need their permission on the store.
 9. A distribution answers below localhost, too, a name that leads to this machine.
+10. API Gateway spreads its requests over the versions of an alias by their weights.
 
 The emulator is configured by its own environment variables; `xtask/src/cloud` sets them.
 """
@@ -376,8 +377,27 @@ def with_store(live_code: Callable[[str], Any]) -> Callable[[str], Any]:
     return live_code_with
 
 
+def with_weights(find: Callable[..., Any]) -> Callable[..., Any]:
+    """Take the version of an alias whose turn it is: by weight, and evenly rather than by chance."""
+    turns: dict[tuple[str, str], float] = {}
+
+    def find_by_weight(function_ref: str, **scope: Any) -> Any:
+        record, config, name = find(function_ref, **scope)
+        base, _, qualifier = function_ref.rpartition(":")
+        alias = (lambda_svc._functions.get(name) or {}).get("aliases", {}).get(qualifier) or {}
+        weights = (alias.get("RoutingConfig") or {}).get("AdditionalVersionWeights") or {}
+        for version, weight in weights.items():
+            turn = turns.get((function_ref, version), 0.0) + weight
+            turns[function_ref, version] = turn % 1
+            if turn >= 1:
+                return find(f"{base}:{version}", **scope)
+        return record, config, name
+
+    return find_by_weight
+
+
 def main() -> None:
-    """Close the nine gaps and run the emulator until it is told to stop."""
+    """Close the ten gaps and run the emulator until it is told to stop."""
     # A session of its own: Ctrl-C in the terminal that started the cloud does not reach it.
     os.setsid()
     cloudwatch._dispatch_alarm_actions = with_events(cloudwatch._dispatch_alarm_actions)
@@ -394,6 +414,7 @@ def main() -> None:
     apigateway_v1._invoke_http_proxy_v1 = with_variables_in_uris(apigateway_v1._invoke_http_proxy_v1)
     cloudfront.live_function_code = with_store(cloudfront.live_function_code)
     app._CLOUDFRONT_HOST_RE = DISTRIBUTION
+    lambda_svc._get_func_record_for_ref_in_scope = with_weights(lambda_svc._get_func_record_for_ref_in_scope)
     app.pin_request_origin = with_secure_transport(app.pin_request_origin)
     app.main()
 

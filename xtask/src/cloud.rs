@@ -270,6 +270,11 @@ fn clouds() -> PathBuf {
 /// A running one keeps its data and gets the current build, unless the emulator that it should run is another by now.
 /// Whatever else an earlier run left is removed first.
 pub async fn up(name: &str, profile: Profile) -> Result<Cloud> {
+    up_with(name, profile, &[]).await
+}
+
+/// The same, with parameters of the template besides the defaults.
+pub async fn up_with(name: &str, profile: Profile, parameters: &[(&str, String)]) -> Result<Cloud> {
     let progress = Progress::new("cloud up");
     let place = Place::of(name)?;
     let _lock = place.lock(progress).await?;
@@ -290,7 +295,7 @@ pub async fn up(name: &str, profile: Profile) -> Result<Cloud> {
     cloud.outputs = progress
         .step(
             "deploy template.yaml",
-            deploy::deploy(&cloud, &place.folder, &tools, &artefacts),
+            deploy::deploy(&cloud, &place.folder, &tools, &artefacts, parameters),
         )
         .await?;
     cloud.save()?;

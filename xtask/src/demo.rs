@@ -1,11 +1,13 @@
 //! `cargo xtask demo`: an alarm on the ingestion path, answered on a local cloud, with the evidence an engineer asks for.
 
+mod ledger;
+mod outage;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_sdk_cloudwatch::types::{MetricDatum, StandardUnit};
-use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_sqs::types::{
     Message, MessageAttributeValue, MessageSystemAttributeName, QueueAttributeName,
@@ -14,6 +16,7 @@ use aws_sdk_sqs::types::{
 use serde_json::Value;
 use tokio::time::Instant;
 
+use self::ledger::{Ledger, Line};
 use crate::cloud::{self, Cloud};
 use crate::functions::Profile;
 use crate::progress::Progress;
@@ -38,14 +41,25 @@ const WORN_OUT: &str = "3 run-of-an-earlier-incident";
 /// What the command takes.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    #[command(subcommand)]
+    story: Option<Story>,
     /// Leave the cloud running afterwards, to look around
-    #[arg(long)]
+    #[arg(long, global = true)]
     keep: bool,
 }
 
-/// Shows the ingestion story from alarm to account.
+#[derive(Debug, Clone, Copy, clap::Subcommand)]
+enum Story {
+    /// An API outage: a bad version, a failing backend, and a dead one, as a client sees them
+    Outage,
+}
+
+/// Shows the story that was asked for; the ingestion's from alarm to account unless another was.
 pub async fn run(args: Args) -> Result<()> {
     let progress = Progress::new("demo");
+    if let Some(Story::Outage) = args.story {
+        return Box::pin(outage::run(progress, args.keep)).await;
+    }
     // A cloud that an earlier demo left holds that demo's messages.
     cloud::down(CLOUD).await?;
     let cloud = cloud::up(CLOUD, Profile::Release).await?;
@@ -58,6 +72,7 @@ pub async fn run(args: Args) -> Result<()> {
         cloud::down(CLOUD).await?;
     }
     let tally = story?;
+    println!("an API outage, as its clients see it: cargo xtask demo outage\n");
     println!("{tally}");
     if tally.balances() {
         Ok(())
@@ -98,17 +113,9 @@ struct Demo {
     progress: Progress,
     cloud: Cloud,
     sqs: aws_sdk_sqs::Client,
-    dynamodb: aws_sdk_dynamodb::Client,
+    ledger: Ledger,
     cloudwatch: aws_sdk_cloudwatch::Client,
     lambda: aws_sdk_lambda::Client,
-}
-
-/// One line of the timeline, as the ledger holds it.
-struct Line {
-    at: String,
-    kind: String,
-    summary: String,
-    detail: Value,
 }
 
 impl Demo {
@@ -117,7 +124,7 @@ impl Demo {
         Ok(Self {
             progress,
             sqs: aws_sdk_sqs::Client::new(&config),
-            dynamodb: aws_sdk_dynamodb::Client::new(&config),
+            ledger: Ledger::new(&cloud, &config)?,
             cloudwatch: aws_sdk_cloudwatch::Client::new(&config),
             lambda: aws_sdk_lambda::Client::new(&config),
             cloud,
@@ -293,8 +300,8 @@ impl Demo {
         let mut look = tokio::time::interval(Duration::from_millis(200));
         loop {
             look.tick().await;
-            if let Some(incident) = self.incident().await? {
-                let timeline = self.timeline(&incident).await?;
+            if let Some(incident) = self.ledger.incident(&self.alarm_arn()?).await? {
+                let timeline = self.ledger.timeline(&incident).await?;
                 if timeline
                     .iter()
                     .any(|line| last_words.contains(&line.kind.as_str()))
@@ -309,53 +316,6 @@ impl Demo {
                 });
             }
         }
-    }
-
-    async fn incident(&self) -> Result<Option<String>> {
-        let answer = self
-            .dynamodb
-            .get_item()
-            .table_name(self.cloud.output("LedgerTableName")?)
-            .key(
-                "pk",
-                AttributeValue::S(format!("alarm#{}", self.alarm_arn()?)),
-            )
-            .key("sk", AttributeValue::S("state".to_owned()))
-            .consistent_read(true)
-            .send()
-            .await
-            .map_err(Error::aws("read the alarm's state from the ledger"))?;
-        let state: Option<Value> = answer
-            .item()
-            .and_then(|item| serde_json::from_str(text(item, "body")).ok());
-        Ok(state.and_then(|state| Some(state.get("incident_id")?.as_str()?.to_owned())))
-    }
-
-    async fn timeline(&self, incident: &str) -> Result<Vec<Line>> {
-        let answer = self
-            .dynamodb
-            .query()
-            .table_name(self.cloud.output("LedgerTableName")?)
-            .key_condition_expression("pk = :incident AND begins_with(sk, :at)")
-            .expression_attribute_values(
-                ":incident",
-                AttributeValue::S(format!("incident#{incident}")),
-            )
-            .expression_attribute_values(":at", AttributeValue::S("at#".to_owned()))
-            .consistent_read(true)
-            .send()
-            .await
-            .map_err(Error::aws("read the timeline from the ledger"))?;
-        Ok(answer
-            .items()
-            .iter()
-            .map(|item| Line {
-                at: text(item, "at").to_owned(),
-                kind: text(item, "kind").to_owned(),
-                summary: text(item, "summary").to_owned(),
-                detail: serde_json::from_str(text(item, "body")).unwrap_or(Value::Null),
-            })
-            .collect())
     }
 
     async fn print_queues(&self, when: &str) -> Result<()> {
@@ -577,12 +537,6 @@ fn batches(entries: Vec<SendMessageBatchRequestEntry>) -> Vec<Vec<SendMessageBat
     let mut all: Vec<Vec<_>> = small.chunks(10).map(<[_]>::to_vec).collect();
     all.extend(large.into_iter().map(|entry| vec![entry]));
     all
-}
-
-fn text<'a>(item: &'a HashMap<String, AttributeValue>, name: &str) -> &'a str {
-    item.get(name)
-        .and_then(|value| value.as_s().ok())
-        .map_or("", String::as_str)
 }
 
 fn print_timeline(timeline: &[Line], total: Duration) {

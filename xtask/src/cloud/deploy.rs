@@ -11,12 +11,14 @@ use crate::tools::Tools;
 use crate::workspace::architecture;
 use crate::{Error, Result};
 
-/// Deploys the template with the built functions and returns the stack's outputs.
+/// Deploys the template with the built functions and returns the stack's outputs. `parameters` are given besides the
+/// defaults.
 pub(super) async fn deploy(
     cloud: &Cloud,
     folder: &Path,
     tools: &Tools,
     artefacts: &Path,
+    parameters: &[(&str, String)],
 ) -> Result<BTreeMap<String, String>> {
     let template = folder.join("template.yaml");
     fs::write(&template, Template::read()?.with_code_in(artefacts))
@@ -36,8 +38,16 @@ pub(super) async fn deploy(
         .arg(&template)
         .arg("--parameter-overrides")
         .arg(format!("Architecture={}", architecture()))
-        // The local cloud has no certificates.
-        .arg("ServiceScheme=http")
+        // The local cloud has no certificates, and only names below localhost lead to it.
+        .args([
+            "ServiceScheme=http",
+            "ApiDomainName=api.dataforge.localhost",
+        ])
+        .args(
+            parameters
+                .iter()
+                .map(|(name, value)| format!("{name}={value}")),
+        )
         // The user's own AWS configuration must have no say here.
         .env("HOME", folder.join("home"))
         .env("TMPDIR", folder.join("tmp"))
