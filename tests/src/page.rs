@@ -197,6 +197,7 @@ impl<'a> Fronted<'a> {
         let function = function.function_summary();
         let function = function.and_then(|function| function.function_metadata());
         let function = function.during("the function")?.function_arn().to_owned();
+        world.will_remove_edge();
         self.host = distribution(world, &self.service, &function).await?;
         self.resource.clone_from(&store);
         Ok(json!({"cloudfront": {

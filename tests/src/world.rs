@@ -107,7 +107,8 @@ struct Made {
     apis: Vec<String>,
     domains: Vec<String>,
     stages: Vec<(String, String)>,
-    edges: Vec<String>,
+    distributions: Vec<String>,
+    edge: bool,
 }
 
 /// A test's own part of the cloud.
@@ -179,9 +180,14 @@ impl World {
         self.note(|made| made.stages.push((api.to_owned(), stage.to_owned())));
     }
 
-    /// Has a distribution removed in the end, with its function and key-value store of the world's name.
+    /// Has a distribution removed in the end.
     pub fn will_remove_distribution(&self, id: &str) {
-        self.note(|made| made.edges.push(id.to_owned()));
+        self.note(|made| made.distributions.push(id.to_owned()));
+    }
+
+    /// Has the `CloudFront` function and the key-value store of the world's name removed in the end.
+    pub fn will_remove_edge(&self) {
+        self.note(|made| made.edge = true);
     }
 
     async fn create_ledger(&self) -> Result {
@@ -727,8 +733,11 @@ impl World {
             let request = request.rest_api_id(api).stage_name(stage);
             note(request.send().await.map(drop).during(stage));
         }
-        for id in &made.edges {
+        for id in &made.distributions {
             note(self.remove_distribution(id).await.during(id));
+        }
+        if made.edge {
+            note(self.remove_edge().await.during("the edge's function"));
         }
         for id in &made.apis {
             let request = self.aws.apigateway.delete_rest_api().rest_api_id(id);
@@ -795,6 +804,11 @@ impl World {
         let disabled = disabled.set_if_match(found.e_tag.clone()).send().await?;
         let deleted = cloudfront.delete_distribution().id(id);
         deleted.set_if_match(disabled.e_tag).send().await?;
+        Ok(())
+    }
+
+    async fn remove_edge(&self) -> Result {
+        let cloudfront = &self.aws.cloudfront;
         let function = cloudfront.describe_function().name(&self.name);
         let function = function.stage(FunctionStage::Development);
         let function = function.send().await?;
