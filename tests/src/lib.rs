@@ -3,6 +3,7 @@
 
 pub mod alias;
 pub mod api;
+pub mod browser;
 pub mod case;
 pub mod cloud;
 pub mod failure;

@@ -34,8 +34,8 @@ pub const ANSWER: &str = r#"{"service":"up"}"#;
 /// The header in which a responder gives the secret to a distribution.
 pub const BYPASS: &str = "x-maintenance-bypass";
 /// The secret, and its SHA-256.
-pub const SECRET: &str = "open sesame";
-const SECRET_SHA256: &str = "41ef4bb0b23661e66301aac36066912dac037827b4ae63a7b1165a5aa93ed4eb";
+pub const SECRET: &str = "open-sesame";
+const SECRET_SHA256: &str = "d7ecdf25eaf3deba0f2628771dbdd22d4138ab6cf38f91ed02a2ca0dec7c8ab7";
 
 /// What is in front of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

