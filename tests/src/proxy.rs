@@ -76,6 +76,17 @@ impl Entry {
     }
 }
 
+/// A point of a run at which it can be killed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Death {
+    /// The request's action.
+    pub action: String,
+    /// Which of the requests of that action, from one.
+    pub nth: usize,
+    /// Before or after its effect.
+    pub phase: Phase,
+}
+
 /// A message's last known receipt handle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
@@ -210,6 +221,26 @@ impl Proxy {
         let mut journal = self.journal();
         journal.retain(|entry| entry.call.is(pattern));
         journal
+    }
+
+    /// Every point at which the program could have died: before and after the effect of each request that passed.
+    #[must_use]
+    pub fn deaths(&self) -> Vec<Death> {
+        let mut asked = BTreeMap::new();
+        let mut deaths = Vec::new();
+        for entry in self.journal() {
+            let action = entry.call.action();
+            let nth: &mut usize = asked.entry(action.clone()).or_default();
+            *nth += 1;
+            deaths.extend(
+                [Phase::BeforeEffect, Phase::AfterEffect].map(|phase| Death {
+                    action: action.clone(),
+                    nth: *nth,
+                    phase,
+                }),
+            );
+        }
+        deaths
     }
 
     /// The last known receipt handle of each message that was received through this proxy.

@@ -12,7 +12,7 @@ use tokio::process::{Child, Command};
 use xtask::cloud::{KEY_VALUE_STORES, key_value_stores_at};
 
 use crate::failure::{During, Failure, Result, ensure};
-use crate::proxy::{Call, Phase, Proxy};
+use crate::proxy::{Call, Death, Phase, Proxy};
 use crate::world::World;
 
 /// Seconds by which the process's clock, and only that which decisions use, is ahead of the system's.
@@ -166,6 +166,15 @@ impl Run {
         gate.finish();
         proxy.idle().await?;
         Ok(Killed::At(Box::new(call)))
+    }
+
+    /// Starts it, and kills it at a request that it is known to make.
+    pub async fn dies_at(self, proxy: &Proxy, death: &Death) -> Result {
+        let Death { action, nth, phase } = death;
+        match self.killed_at(proxy, action, *nth, *phase).await? {
+            Killed::At(_) => Ok(()),
+            Killed::Before(ended) => Err(Failure::new(format!("not killed:\n{}", ended.log))),
+        }
     }
 
     async fn start(&self) -> Result<Child> {

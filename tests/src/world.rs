@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use xtask::cloud::{KEY_VALUE_STORES, key_value_stores_at};
 
 use crate::cloud::{Clients, Cloud};
-use crate::failure::{During, Failure, Result};
+use crate::failure::{During, Failure, Result, ensure};
 use crate::message::{Received, Seed};
 use crate::proxy::{Proxy, Receipt};
 
@@ -658,6 +658,14 @@ impl World {
     /// All items of the ledger, as plain JSON.
     pub async fn ledger(&self) -> Result<Vec<Value>> {
         self.items(&self.ledger).await
+    }
+
+    /// Fails if anything temporary is still to be taken back.
+    pub async fn holds_no_snapshot(&self) -> Result {
+        let left = self.ledger().await?;
+        ensure(!json!(left).to_string().contains("snapshot#"), || {
+            format!("a snapshot is left: {}", json!(left))
+        })
     }
 
     /// All items of a table, as plain JSON.

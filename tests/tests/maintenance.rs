@@ -6,8 +6,8 @@ use chrono::TimeDelta;
 use end_to_end::Result;
 use end_to_end::failure::{During as _, all, ensure};
 use end_to_end::page::{BYPASS, Front, Fronted, SECRET};
-use end_to_end::proxy::{Fault, Hold, Phase, Proxy, Rule};
-use end_to_end::replay::{Killed, is};
+use end_to_end::proxy::{Death, Fault, Hold, Proxy, Rule};
+use end_to_end::replay::is;
 use end_to_end::world::{World, alarm_event, scenario};
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt as _};
@@ -254,39 +254,34 @@ async fn a_human_between_look_and_change_is_followed_by_a_new_plan() -> Result {
     .await
 }
 
-/// What an undisturbed raise and take-down ask AWS, and how often.
-async fn requests(front: Front) -> Result<[Vec<(String, usize)>; 2]> {
-    let mut asked = [Vec::new(), Vec::new()];
+/// Where an undisturbed raise and take-down can die.
+async fn deaths(front: Front) -> Result<[Vec<Death>; 2]> {
+    let mut deaths = [Vec::new(), Vec::new()];
     scenario("page-whole", async |world| {
         let fronted = Fronted::new(world, front, RUN_ONCE).await?;
-        for (index, asked) in asked.iter_mut().enumerate() {
+        for (index, deaths) in deaths.iter_mut().enumerate() {
             let proxy = Proxy::start(&world.cloud).await?;
             let run = match index {
                 0 => fronted.run(&proxy),
                 _ => fronted.recovers(&proxy, TimeDelta::minutes(2)).await?,
             };
             is(&run.finish().await?.report()?, "Applied", "the page")?;
-            let mut counts = std::collections::BTreeMap::new();
-            for entry in proxy.journal() {
-                *counts.entry(entry.call.action()).or_insert(0) += 1;
-            }
-            asked.extend(counts);
+            *deaths = proxy.deaths();
         }
         Ok(())
     })
     .await?;
-    Ok(asked)
+    Ok(deaths)
 }
 
 /// Kills a raise (`part` 0) or a take-down at a request, and delivers the event again.
-async fn kill(front: Front, part: usize, action: &str, nth: usize, phase: Phase) -> Result {
+async fn kill(front: Front, part: usize, death: &Death) -> Result {
     scenario("page-killed", async |world| {
         let fronted = Fronted::new(world, front, RUN_ONCE).await?;
         let proxy = Proxy::start(&world.cloud).await?;
         let raise = fronted.run(&proxy);
         if part == 0 {
-            let killed = raise.clone().killed_at(&proxy, action, nth, phase).await?;
-            ensure(matches!(killed, Killed::At(_)), || "not killed".to_owned())?;
+            raise.clone().dies_at(&proxy, death).await?;
             let again = raise.later_by(TimeDelta::minutes(1)).finish().await?;
             is(&again.report()?, "Applied", "the page")?;
         } else {
@@ -296,17 +291,13 @@ async fn kill(front: Front, part: usize, action: &str, nth: usize, phase: Phase)
         ensure(during.is_page(), || format!("{during:?}"))?;
         let back = fronted.recovers(&proxy, TimeDelta::minutes(2)).await?;
         if part == 1 {
-            let killed = back.clone().killed_at(&proxy, action, nth, phase).await?;
-            ensure(matches!(killed, Killed::At(_)), || "not killed".to_owned())?;
+            back.clone().dies_at(&proxy, death).await?;
         }
         let back = back.later_by(TimeDelta::minutes(3)).finish();
         is(&back.await?.report()?, "Applied", "the page")?;
         let after = fronted.get("/", &[]).await?;
         ensure(after.is_service(), || format!("{after:?}"))?;
-        let left = world.ledger().await?;
-        ensure(!json!(left).to_string().contains("snapshot#"), || {
-            format!("{left:?}")
-        })
+        world.holds_no_snapshot().await
     })
     .await
 }
@@ -315,21 +306,15 @@ async fn kill(front: Front, part: usize, action: &str, nth: usize, phase: Phase)
 async fn a_page_survives_death_at_every_request() -> Result {
     let mut cases = Vec::new();
     for front in FRONTS {
-        for (part, asked) in requests(front).await?.into_iter().enumerate() {
-            for (action, count) in asked {
-                for nth in 1..=count {
-                    for phase in [Phase::BeforeEffect, Phase::AfterEffect] {
-                        cases.push((front, part, action.clone(), nth, phase));
-                    }
-                }
-            }
+        for (part, deaths) in deaths(front).await?.into_iter().enumerate() {
+            cases.extend(deaths.into_iter().map(|death| (front, part, death)));
         }
     }
     assert!(cases.len() > 60, "{}", cases.len());
     let results: Vec<_> = stream::iter(cases)
-        .map(async |(front, part, action, nth, phase)| {
-            let what = format!("{front:?}, part {part}, killed at {action} {nth}, {phase:?}");
-            kill(front, part, &action, nth, phase).await.during(&what)
+        .map(async |(front, part, death)| {
+            let what = format!("{front:?}, part {part}, {death:?}");
+            kill(front, part, &death).await.during(&what)
         })
         .buffer_unordered(AT_ONCE)
         .collect()
