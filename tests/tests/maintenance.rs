@@ -14,6 +14,9 @@ use futures_util::stream::{self, StreamExt as _};
 use serde_json::{Value, json};
 use shared::clock::Clock;
 
+/// Names and values.
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 const RUN_ONCE: &str = env!("CARGO_BIN_EXE_run-once");
 const AT_ONCE: usize = 6;
 const FRONTS: [Front; 2] = [Front::Distribution, Front::Domain];
@@ -69,7 +72,7 @@ async fn responders_and_health_checks_pass() -> Result {
         let report = fronted.run(&proxy).finish().await?.report()?;
         is(&report, "Applied", "the page")?;
         let cookie = format!("maintenance-bypass={SECRET}");
-        let cases: [(&str, &[(&str, &str)], bool); 5] = [
+        let cases: [(&str, Headers<'_>, bool); 5] = [
             ("/", &[(BYPASS, SECRET)], true),
             ("/", &[(BYPASS, "wrong")], false),
             ("/", &[("cookie", &cookie)], true),
