@@ -55,10 +55,9 @@ fn draw(rng: &mut Rng) -> Step {
         2 => Step::Ok,
         3 => Step::Again,
         4 | 5 => Step::Kill(
-            *rng.choice(&["ALARM", "ALARM", "OK", "sweep"]).unwrap(),
+            ["ALARM", "ALARM", "OK", "sweep"][rng.usize(..4)],
             rng.usize(1..=14),
-            *rng.choice(&[Phase::BeforeEffect, Phase::AfterEffect])
-                .unwrap(),
+            [Phase::BeforeEffect, Phase::AfterEffect][rng.usize(..2)],
         ),
         6 => Step::Sweep,
         _ => Step::Human,
