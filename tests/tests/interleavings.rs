@@ -163,15 +163,6 @@ fn patient(policy: &mut Value) {
 struct Cached<'a> {
     staged: Staged<'a>,
     expected: Shown,
-    /// What was expected before a human changed what is held by us.
-    overridden: Option<Shown>,
-}
-
-impl Cached<'_> {
-    async fn held(&self) -> Result<bool> {
-        let ledger = self.staged.world.ledger().await?;
-        Ok(json!(ledger).to_string().contains("snapshot#"))
-    }
 }
 
 impl Scene for Cached<'_> {
@@ -193,25 +184,8 @@ impl Scene for Cached<'_> {
             .iter()
             .find(|(_, setting)| setting.cache_ttl_in_seconds().to_string() == ttl)
             .during("the human's setting")?;
-        if self.held().await? {
-            self.overridden.get_or_insert_with(|| self.expected.clone());
-        }
         self.expected.cluster = hand.caching_enabled();
         self.expected.settings.insert(key.clone(), hand.clone());
-        Ok(())
-    }
-
-    async fn delivered(&mut self, _: &Proxy, state: &str, _: &Value) -> Result {
-        if !self.held().await? {
-            self.overridden = None;
-        } else if state == "ALARM" && self.overridden.is_some() {
-            // An alarm puts ours over the human's, and what comes back is what was there before the first of ours.
-            let shown = self.staged.shown().await?.settings;
-            let hands = &self.expected.settings;
-            if hands.iter().any(|(key, hand)| shown.get(key) != Some(hand)) {
-                self.expected = self.overridden.take().during("the stage before")?;
-            }
-        }
         Ok(())
     }
 
@@ -235,12 +209,7 @@ async fn a_cached_stage_comes_back_with_what_a_human_set() -> Result {
             staged.policy["targets"][0]["action"]["window_seconds"] = json!(3_600);
             world.put_policy(&staged.policy).await?;
             let expected = staged.shown().await?;
-            let scene = Cached {
-                staged,
-                expected,
-                overridden: None,
-            };
-            play(seed, world, scene).await
+            play(seed, world, Cached { staged, expected }).await
         })
         .await
     })

@@ -233,6 +233,16 @@ pub fn plan(observed: &Observed, policy: &Cache, moment: &Moment<'_>) -> Planned
             snapshot: None,
         };
     }
+    if let Some(by_hand) = moment
+        .snapshot
+        .and_then(|held| changed_since(stage, &held.state))
+    {
+        return Planned::InPlace {
+            reason: format!(
+                "the caching of {by_hand} was changed by hand since it was put in place, and is left alone"
+            ),
+        };
+    }
     let chosen = match chosen(observed, policy) {
         Ok(chosen) => chosen,
         Err(reason) => return escalated(reason),
@@ -287,6 +297,20 @@ pub fn plan(observed: &Observed, policy: &Cache, moment: &Moment<'_>) -> Planned
         },
         snapshot: Some(json!(snapshot)),
     }
+}
+
+/// The first method whose caching is neither what was put in place nor what was there before.
+fn changed_since(stage: &Stage, held: &Value) -> Option<String> {
+    let Snapshot { before, put } = snapshot(held)?;
+    let changed = |key: &String, before: &Option<Setting>| {
+        let caching = |setting: &Setting| setting.caching;
+        let now = stage.settings.get(key).map(caching);
+        now != Some(put.caching) && now != before.as_ref().map(caching)
+    };
+    let mut settings = before.settings.into_iter();
+    settings
+        .find(|(key, before)| changed(key, before))
+        .map(|(key, _)| key)
 }
 
 fn escalated(reason: String) -> Planned<Plan> {

@@ -95,7 +95,25 @@ fn observed() -> Observed {
 }
 
 fn decide(observed: &Observed, begun: Option<&Value>) -> Planned<Plan> {
+    decide_with(observed, begun, None)
+}
+
+fn decide_with(
+    observed: &Observed,
+    begun: Option<&Value>,
+    held: Option<&Snapshot>,
+) -> Planned<Plan> {
     let event = event();
+    let snapshot = held.map(|held| shared::guard::Snapshot {
+        run_id: "run-0".into(),
+        incident_id: "inc-1".into(),
+        event: event.clone(),
+        taken_at: DateTime::<Utc>::UNIX_EPOCH,
+        expires_at: None,
+        restore_at: None,
+        version: 1,
+        state: json!(held),
+    });
     let moment = Moment {
         now: DateTime::<Utc>::UNIX_EPOCH,
         resuming: begun.is_some(),
@@ -103,7 +121,7 @@ fn decide(observed: &Observed, begun: Option<&Value>) -> Planned<Plan> {
         incident_id: "inc-1",
         memory: None,
         begun,
-        snapshot: None,
+        snapshot: snapshot.as_ref(),
     };
     plan(observed, &policy(), &moment)
 }
@@ -260,6 +278,26 @@ fn what_is_cached_already_is_in_place() {
     // An attempt that died after the call is concluded, without another snapshot.
     let begun = json!(plan);
     assert_eq!(acts(decide(&after, Some(&begun))), (plan, None));
+}
+
+#[test]
+fn another_alarm_does_not_overwrite_what_a_human_changed() {
+    let (plan, snapshot) = acts(decide(&observed(), None));
+    let snapshot = snapshot.unwrap();
+    let mut after = Observed {
+        stage: patched(&observed().stage, &plan.patches),
+        ..observed()
+    };
+    // What was never put, because the attempt died, is put.
+    acts(decide_with(&observed(), None, Some(&snapshot)));
+    let orders = after.stage.settings.get_mut("~1orders/GET").unwrap();
+    orders.caching.ttl_seconds = 60;
+    for begun in [None, Some(json!(plan))] {
+        match decide_with(&after, begun.as_ref(), Some(&snapshot)) {
+            Planned::InPlace { reason } => assert!(reason.contains("by hand"), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]
