@@ -5,7 +5,7 @@ use end_to_end::Result;
 use end_to_end::alias::{Guarded, Pointing, code};
 use end_to_end::case::AFTER_A_DEATH;
 use end_to_end::failure::{During as _, all, ensure};
-use end_to_end::proxy::{Death, Fault, Hold, Proxy, Rule};
+use end_to_end::proxy::{Death, Fault, Hold, Proxy, Reply, Rule};
 use end_to_end::replay::is;
 use end_to_end::world::{World, alarm_event, scenario};
 use futures_util::future::join_all;
@@ -138,6 +138,52 @@ async fn errors_of_both_versions_are_nobodys_canary() -> Result {
         let report = guarded.run(&proxy).finish().await?.report()?;
         is(&report, "Skipped", "the errors are not the new version's")?;
         assert_eq!(guarded.pointing().await?, before);
+        Ok(())
+    })
+    .await
+}
+
+/// No emulator has both Lambda and `CodeDeploy`, whose answers are as its API Reference has them.
+#[tokio::test]
+async fn the_canary_of_a_deployment_is_left_to_the_deployments_own_rollback() -> Result {
+    scenario("deployment", async |world| {
+        let mut guarded = with_canary(world).await?;
+        let group = json!({"application": "api", "group": "live"});
+        guarded.set("codedeploy", group).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let answers = [
+            ("ListDeployments", json!({"deployments": ["d-ABCDEF123"]})),
+            (
+                "StopDeployment",
+                json!({"status": "Pending", "statusMessage": "stopping"}),
+            ),
+        ];
+        for (operation, answer) in answers {
+            let reply = Reply::success(200, answer.to_string());
+            let operation = format!("codedeploy:{operation}");
+            proxy.inject(Rule::new(&operation, Fault::Reply(reply)));
+        }
+        let report = guarded.run(&proxy).finish().await?.report()?;
+        is(
+            &report,
+            "Pending",
+            "d-ABCDEF123 was told to stop and to roll back",
+        )?;
+        let stopped = proxy.calls("codedeploy:StopDeployment");
+        assert_eq!(stopped.len(), 1);
+        assert_eq!(stopped[0].call.json()["autoRollbackEnabled"], true);
+        let schedule = json!({"source": "aws.events", "detail-type": "Scheduled Event"});
+        let look = guarded.run(&proxy).on(&schedule);
+        is(
+            &look.clone().finish().await?.report()?,
+            "Pending",
+            "version 1",
+        )?;
+        // The deployment's own rollback comes to its end.
+        guarded.point(&Pointing::alone("1")).await?;
+        let look = look.request_id("another look").finish().await?;
+        is(&look.report()?, "Applied", "no other version has a weight")?;
+        assert!(proxy.calls("lambda:UpdateAlias").is_empty());
         Ok(())
     })
     .await

@@ -43,7 +43,7 @@ pub struct Call {
 }
 
 /// IAM prefixes by the names that requests are signed for or targeted at.
-const SERVICES: [(&str, &str); 20] = [
+const SERVICES: [(&str, &str); 21] = [
     ("AmazonSQS", "sqs"),
     ("sqs", "sqs"),
     ("DynamoDB_20120810", "dynamodb"),
@@ -54,6 +54,7 @@ const SERVICES: [(&str, &str); 20] = [
     ("events", "events"),
     ("GraniteServiceVersion20100801", "cloudwatch"),
     ("monitoring", "cloudwatch"),
+    ("CodeDeploy_20141006", "codedeploy"),
     ("lambda", "lambda"),
     ("apigateway", "apigateway"),
     ("cloudfront-keyvaluestore", "cloudfront-keyvaluestore"),
