@@ -421,7 +421,7 @@ pub struct Question<'a> {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
     /// Observe, plan and claim.
-    Proceed(Grounds),
+    Proceed(Box<Grounds>),
     /// An earlier delivery ended; this is its report.
     Repeat(Box<Report>),
     /// Do nothing, and say why.
@@ -535,7 +535,7 @@ pub fn decide(question: &Question<'_>) -> Verdict {
     {
         return verdict;
     }
-    Verdict::Proceed(grounds)
+    Verdict::Proceed(Box::new(grounds))
 }
 
 /// Where the run stands: its first attempt, a retry of a dead one, or its next round.

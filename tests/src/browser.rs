@@ -1,4 +1,4 @@
-//! A headless Chromium of a test's own, driven over the WebDriver protocol, and what a person would see in it.
+//! A headless Chromium of a test's own, driven over the `WebDriver` protocol, and what a person would see in it.
 
 use std::env;
 use std::panic::AssertUnwindSafe;

@@ -593,7 +593,7 @@ impl<R: Remediation> Runtime<R> {
                     .refuse(run, &facts, outcome, amendment, None, Vec::new())
                     .await;
             }
-            Verdict::Proceed(grounds) => grounds,
+            Verdict::Proceed(grounds) => *grounds,
         };
         if grounds.settling {
             return Decided::Settle(Box::new((facts, grounds)));
