@@ -239,11 +239,15 @@ pub fn plan(observed: &Observed, policy: &Rollback, moment: &Moment<'_>) -> Plan
     }
 }
 
-/// The plan of an earlier attempt that has moved the alias and not lived to say so.
+/// The plan of an earlier attempt that has moved the alias, or may have stopped the deployment, and not lived to say
+/// so.
 fn begun(observed: &Observed, moment: &Moment<'_>) -> Option<Plan> {
     let plan: Plan = serde_json::from_value(moment.begun?.clone()).ok()?;
     let moved = observed.alias.version == plan.to() && observed.alias.weights.is_empty();
-    moved.then_some(plan)
+    // Once the deployment was stopped, the one in flight is its rollback, which has to go on. Stopping the first again
+    // changes nothing.
+    let stops = matches!(plan.step, Step::StopDeployment { .. });
+    (moved || stops).then_some(plan)
 }
 
 /// Which version beside the alias's own is to blame: the worst of those that are worse than it.
