@@ -518,8 +518,10 @@ pub fn decide(question: &Question<'_>) -> Verdict {
             ),
         );
     }
+    // Taking back what is in place feeds no alarm.
     if let Some(breaker) = &facts.history.breaker
         && breaker.until > now
+        && question.event.state != State::Ok
     {
         return escalate(
             Rule::Breaker,
@@ -693,7 +695,8 @@ fn stale(question: &Question<'_>) -> Option<Verdict> {
     }
 }
 
-/// How many alarms in a row, with this one, came on the heels of our own action.
+/// How many alarms in a row, with this one, came on the heels of our own action. A return to OK is none, and what it
+/// leads to passes the count on.
 fn refires(question: &Question<'_>) -> u32 {
     let window = TimeDelta::seconds(i64::from(question.limits.breaker.window_seconds.get()));
     let event = question.event;
@@ -707,7 +710,9 @@ fn refires(question: &Question<'_>) -> u32 {
         .filter(|action| {
             event.changed_at > action.started_at && event.changed_at - action.finished_at <= window
         })
-        .map_or(0, |action| action.refires + 1)
+        .map_or(0, |action| {
+            action.refires + u32::from(event.state != State::Ok)
+        })
 }
 
 fn bounds(question: &Question<'_>, refires: u32) -> Result<(), Verdict> {

@@ -304,6 +304,30 @@ fn an_opened_breaker_is_to_be_kept() {
 }
 
 #[test]
+fn a_return_to_ok_is_no_alarm_and_no_breaker_keeps_it_off() {
+    let breaker = OpenBreaker {
+        until: at(100),
+        reason: "it came back".into(),
+    };
+    let facts = Facts {
+        history: History {
+            actions: vec![action("run-a", -200, -100, 1)],
+            breaker: Some(breaker),
+            ..History::default()
+        },
+        ..Facts::default()
+    };
+    let ok = LiveAlarm::Found {
+        state: State::Ok,
+        actions_enabled: true,
+    };
+    let Verdict::Proceed(grounds) = ask(&event("OK", 0), ok, &facts, None, 10) else {
+        panic!()
+    };
+    assert_eq!(grounds.refires, 1);
+}
+
+#[test]
 fn an_alarm_of_another_kind_is_not_put_down_to_us() {
     let mut other = action("run-a", -200, -100, 1);
     other.alarm_arn = format!("{ALARM}2");
