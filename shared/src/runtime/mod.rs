@@ -596,7 +596,7 @@ impl<R: Remediation> Runtime<R> {
             Verdict::Proceed(grounds) => *grounds,
         };
         if grounds.settling {
-            return Decided::Settle(Box::new((facts, grounds)));
+            return self.settling(run, facts, grounds).await;
         }
         let observed = match observed {
             Some(observed) if alarmed => observed,
@@ -639,6 +639,25 @@ impl<R: Remediation> Runtime<R> {
             snapshot: facts.snapshot.as_ref(),
         };
         R::plan(observed, &run.target.action, &moment)
+    }
+
+    /// A target that takes its time is looked at, unless what the run put in place is not there any more.
+    async fn settling(
+        &self,
+        run: &Run<'_, R::Action>,
+        facts: Facts,
+        grounds: Grounds,
+    ) -> Decided<R> {
+        let settling = facts.settling.as_ref();
+        if settling.is_some_and(|settling| settling.run_id == run.place.run_id()) {
+            return Decided::Settle(Box::new((facts, grounds)));
+        }
+        let outcome = Outcome::Skipped {
+            rule: Rule::NothingToDo,
+            reason: "what the run put in place was taken back before it had settled".to_owned(),
+        };
+        self.refuse(run, &facts, outcome, Amendment::default(), None, Vec::new())
+            .await
     }
 
     /// What the plan comes to: an act, if nothing speaks against it.
