@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use aws_sdk_cloudwatch::types::{Dimension, MetricDatum, StandardUnit};
+use aws_sdk_codedeploy::types::{
+    AppSpecContent, DeploymentStatus, RevisionLocation, RevisionLocationType,
+};
 use aws_sdk_lambda::client::Waiters as _;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{AliasRoutingConfiguration, FunctionCode, Runtime};
@@ -18,7 +21,7 @@ use zip::write::SimpleFileOptions;
 use crate::failure::{During, Failure, Result};
 use crate::proxy::Proxy;
 use crate::replay::Run;
-use crate::world::{Alarm, World, alarm_event};
+use crate::world::{Alarm, World, alarm_event, scheduled};
 
 /// The alias's name.
 pub const ALIAS: &str = "live";
@@ -205,6 +208,55 @@ impl<'a> Guarded<'a> {
         Ok(())
     }
 
+    /// Begins a deployment of the group that has the function's and the alias's names: it gives a version a tenth of the traffic; gives its id.
+    pub async fn deploys(&self, from: &str, to: &str) -> Result<String> {
+        let specification = json!({
+            "version": 0.0,
+            "Resources": [{"api": {
+                "Type": "AWS::Lambda::Function",
+                "Properties": {
+                    "Name": self.function,
+                    "Alias": ALIAS,
+                    "CurrentVersion": from,
+                    "TargetVersion": to,
+                },
+            }}],
+        });
+        let content = AppSpecContent::builder().content(specification.to_string());
+        let revision = RevisionLocation::builder()
+            .revision_type(RevisionLocationType::AppSpecContent)
+            .app_spec_content(content.build());
+        let begun = self
+            .world
+            .aws
+            .codedeploy
+            .create_deployment()
+            .application_name(&self.function)
+            .deployment_group_name(ALIAS)
+            .revision(revision.build())
+            .send()
+            .await
+            .during(&self.function)?;
+        Ok(begun.deployment_id().during("its id")?.to_owned())
+    }
+
+    /// Stops the deployments of the group that are under way.
+    pub async fn no_deployment(&self) -> Result {
+        let codedeploy = &self.world.aws.codedeploy;
+        let under_way = codedeploy
+            .list_deployments()
+            .application_name(&self.function)
+            .deployment_group_name(ALIAS)
+            .include_only_statuses(DeploymentStatus::InProgress)
+            .send()
+            .await?;
+        for deployment in under_way.deployments() {
+            let stop = codedeploy.stop_deployment().deployment_id(deployment);
+            stop.send().await?;
+        }
+        Ok(())
+    }
+
     /// Where the alias points.
     pub async fn pointing(&self) -> Result<Pointing> {
         let alias = self
@@ -272,7 +324,7 @@ impl<'a> Guarded<'a> {
         let seen = Clock::system().now() - hour;
         self.served(None, 500, 1, seen + TimeDelta::minutes(6))
             .await?;
-        let schedule = json!({"source": "aws.events", "detail-type": "Scheduled Event"});
+        let schedule = scheduled();
         for minutes in [0, 7] {
             let look = self
                 .run(proxy)

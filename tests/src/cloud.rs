@@ -36,6 +36,8 @@ pub struct Clients {
     pub dynamodb: aws_sdk_dynamodb::Client,
     /// Where policies are kept.
     pub ssm: aws_sdk_ssm::Client,
+    /// `CodeDeploy`.
+    pub codedeploy: aws_sdk_codedeploy::Client,
     /// Alarms and metrics.
     pub cloudwatch: aws_sdk_cloudwatch::Client,
     /// Distributions, their functions and key-value stores.
@@ -79,6 +81,7 @@ impl Clients {
             sqs: aws_sdk_sqs::Client::new(config),
             dynamodb: aws_sdk_dynamodb::Client::new(config),
             ssm: aws_sdk_ssm::Client::new(config),
+            codedeploy: aws_sdk_codedeploy::Client::new(config),
             cloudwatch: aws_sdk_cloudwatch::Client::new(config),
             apigateway: aws_sdk_apigateway::Client::new(config),
             lambda: aws_sdk_lambda::Client::new(config),

@@ -13,7 +13,7 @@ use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use crate::failure::{During, Failure, Result, ensure};
+use crate::failure::{During, Failure, Result, all, ensure};
 use crate::world::{Alarm, Ingestion, Queue, SOON, World, scenario, wait_until};
 
 /// Actions that Lambda itself does with a function's role, to write its log and to keep what failed for good.
@@ -360,6 +360,34 @@ impl<'a> Stack<'a> {
         Ok(())
     }
 
+    /// Takes away one action of the role's policies at a time: fails unless `work`, or what Lambda does with the role,
+    /// then fails. There have to be at least so many.
+    pub async fn needs_each_permission(
+        &self,
+        policies: &[RolePolicy],
+        at_least: usize,
+        work: impl AsyncFn() -> Result,
+    ) -> Result {
+        work().await.during("with all permissions")?;
+        ensure(self.serves_lambda().await?, || {
+            "Lambda may not do its part".to_owned()
+        })?;
+        let mut results = Vec::new();
+        for (lacking, policy) in one_action_fewer(policies) {
+            self.put_role_policies(&[policy]).await?;
+            let shown = !self.serves_lambda().await.during(&lacking)? || work().await.is_err();
+            self.put_role_policies(policies).await?;
+            results.push(ensure(shown, || {
+                format!("nothing is different in {lacking}")
+            }));
+        }
+        ensure(results.len() >= at_least, || {
+            format!("only {} permissions found", results.len())
+        })?;
+        all(results)?;
+        work().await.during("with all permissions again")
+    }
+
     /// Whether Lambda may do with the role what it does with every function's.
     pub async fn serves_lambda(&self) -> Result<bool> {
         let cloud = &self.world.cloud;
@@ -415,8 +443,7 @@ impl Answered {
 }
 
 /// Every action of every statement of the role's policies, with the policy that lacks it.
-#[must_use]
-pub fn one_action_fewer(policies: &[RolePolicy]) -> Vec<(String, RolePolicy)> {
+fn one_action_fewer(policies: &[RolePolicy]) -> Vec<(String, RolePolicy)> {
     let mut fewer = Vec::new();
     for policy in policies {
         let statements = policy.document["Statement"]

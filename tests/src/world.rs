@@ -830,6 +830,12 @@ impl World {
     }
 }
 
+/// The event that a schedule of `EventBridge` sends, as far as it is read.
+#[must_use]
+pub fn scheduled() -> Value {
+    json!({"source": "aws.events", "detail-type": "Scheduled Event"})
+}
+
 /// The event that `CloudWatch` puts on the bus when `alarm` goes from `before` to `state`.
 #[must_use]
 pub fn alarm_event(alarm: &Alarm, before: &str, state: &str, at: DateTime<Utc>) -> Value {

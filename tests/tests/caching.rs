@@ -8,7 +8,7 @@ use end_to_end::api::{Shown, Staged};
 use end_to_end::failure::{During as _, all, ensure};
 use end_to_end::proxy::{Death, Proxy};
 use end_to_end::replay::{Run, is};
-use end_to_end::world::{World, alarm_event, scenario};
+use end_to_end::world::{World, alarm_event, scenario, scheduled};
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt as _};
 use serde_json::{Value, json};
@@ -32,15 +32,11 @@ async fn failing(world: &World) -> Result<Staged<'_>> {
     Ok(staged)
 }
 
-fn schedule() -> Value {
-    json!({"source": "aws.events", "detail-type": "Scheduled Event"})
-}
-
 /// Runs on the alarm's event, and on the schedule until the cluster is there.
 async fn cached(staged: &Staged<'_>, proxy: &Proxy) -> Result<Shown> {
     let report = staged.run(proxy).finish().await?.report()?;
     is(&report, "Pending", "the cache cluster")?;
-    let looked = staged.run(proxy).on(&schedule());
+    let looked = staged.run(proxy).on(&scheduled());
     let report = looked.clone().finish().await?.report()?;
     let report = if report["outcome"] == "Pending" {
         looked.request_id("another look").finish().await?.report()?
@@ -173,7 +169,7 @@ async fn the_cache_expires_even_if_the_alarm_stays() -> Result {
         let original = staged.shown().await?;
         let proxy = Proxy::start(&world.cloud).await?;
         cached(&staged, &proxy).await?;
-        let late = staged.run(&proxy).on(&schedule());
+        let late = staged.run(&proxy).on(&scheduled());
         let late = late.later_by(TimeDelta::minutes(3)).request_id("late");
         is(&late.finish().await?.report()?, "Applied", "as before")?;
         assert_eq!(staged.shown().await?, original);
@@ -201,7 +197,7 @@ fn parts(staged: &Staged<'_>, proxy: &Proxy) -> [Run; 3] {
     let ok = Clock::system().now() + STARTS[RETURN];
     let ok = alarm_event(&staged.alarm, "ALARM", "OK", ok);
     let mut starts = STARTS.into_iter();
-    [&staged.event, &schedule(), &ok].map(|event| {
+    [&staged.event, &scheduled(), &ok].map(|event| {
         let start = starts.next().unwrap_or_default();
         staged.run(proxy).on(event).later_by(start)
     })

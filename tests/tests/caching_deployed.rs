@@ -6,10 +6,10 @@ use std::time::Duration;
 use aws_sdk_cloudwatch::types::StateValue;
 use end_to_end::Result;
 use end_to_end::api::Staged;
-use end_to_end::failure::{During as _, all, ensure};
+use end_to_end::failure::{During as _, ensure};
 use end_to_end::replay::is;
-use end_to_end::stack::{RolePolicy, Stack, deployed, one_action_fewer};
-use end_to_end::world::{Alarm, Queue, alarm_event};
+use end_to_end::stack::{RolePolicy, Stack, deployed};
+use end_to_end::world::{Alarm, Queue, alarm_event, scheduled};
 use serde_json::{Value, json};
 use shared::clock::Clock;
 
@@ -98,8 +98,7 @@ async fn comes_and_goes(
             event["detail"]["causation_id"] == *run
         })
         .await?;
-    let look = json!({"source": "aws.events", "detail-type": "Scheduled Event"});
-    let answer = stack.invoke(&look).await?;
+    let answer = stack.invoke(&scheduled()).await?;
     is(answer.report()?, "Applied", "2 methods are cached")?;
     world.set_alarm(&alarm.name, StateValue::Ok).await?;
     let event = alarm_event(alarm, "ALARM", "OK", Clock::system().now());
@@ -117,29 +116,8 @@ async fn each_permission_of_a_fallback_is_needed_and_none_is_missing() -> Result
     deployed(CACHE, "cache-least", async |stack| {
         let (staged, alarm, policies) = prepared(stack).await?;
         let heard = stack.world.listen("outcomes", &outcomes()).await?;
-        comes_and_goes(stack, &staged, &alarm, &heard)
-            .await
-            .during("with all permissions")?;
-        assert!(stack.serves_lambda().await?);
-        let mut results = Vec::new();
-        for (lacking, policy) in one_action_fewer(&policies) {
-            stack.put_role_policies(&[policy]).await?;
-            let shown = !stack.serves_lambda().await.during(&lacking)?
-                || comes_and_goes(stack, &staged, &alarm, &heard)
-                    .await
-                    .is_err();
-            stack.put_role_policies(&policies).await?;
-            results.push(ensure(shown, || {
-                format!("nothing is different in {lacking}")
-            }));
-        }
-        ensure(results.len() >= 12, || {
-            format!("only {} permissions found", results.len())
-        })?;
-        all(results)?;
-        comes_and_goes(stack, &staged, &alarm, &heard)
-            .await
-            .during("with all permissions again")
+        let work = async || comes_and_goes(stack, &staged, &alarm, &heard).await;
+        stack.needs_each_permission(&policies, 12, work).await
     })
     .await
 }

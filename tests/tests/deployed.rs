@@ -7,11 +7,11 @@ use aws_sdk_cloudwatch::types::{MetricDatum, StandardUnit, StateValue};
 use dlq_replay::message::MARK;
 use end_to_end::Result;
 use end_to_end::case::told;
-use end_to_end::failure::{During as _, all, ensure};
+use end_to_end::failure::{During as _, ensure};
 use end_to_end::message::{
     Account, Attribute, Seed, body_of, every_kind_of_attribute, ten_attributes,
 };
-use end_to_end::stack::{Stack, deployed, one_action_fewer};
+use end_to_end::stack::{Stack, deployed};
 use end_to_end::world::{Depth, Queue, alarm_event, wait_until};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -290,36 +290,17 @@ async fn lambda_can_do_its_own_part_with_the_role() -> Result {
     .await
 }
 
-/// Whether the lack of a permission shows in what the stack does, or in what Lambda may do for it.
-async fn shows(stack: &Stack<'_>, heard: &Queue) -> Result<bool> {
-    Ok(!stack.serves_lambda().await?
-        || replays(stack, heard).await.is_err()
-        || continues(stack).await.is_err())
-}
-
 #[tokio::test]
 async fn each_permission_is_needed_and_none_is_missing() -> Result {
     deployed(REPLAY, "least", async |stack| {
         let heard = stack.world.listen("outcomes", &outcomes()).await?;
-        replays(stack, &heard)
+        let work = async || {
+            replays(stack, &heard).await?;
+            continues(stack).await
+        };
+        stack
+            .needs_each_permission(stack.role_policies(), 15, work)
             .await
-            .during("with all permissions")?;
-        let mut results = Vec::new();
-        for (lacking, policy) in one_action_fewer(stack.role_policies()) {
-            stack.put_role_policies(&[policy]).await?;
-            let shown = shows(stack, &heard).await.during(&lacking)?;
-            stack.put_role_policies(stack.role_policies()).await?;
-            results.push(ensure(shown, || {
-                format!("nothing is different in {lacking}")
-            }));
-        }
-        ensure(results.len() >= 15, || {
-            format!("only {} permissions found", results.len())
-        })?;
-        all(results)?;
-        replays(stack, &heard)
-            .await
-            .during("with all permissions again")
     })
     .await
 }

@@ -11,7 +11,7 @@ use end_to_end::failure::{During as _, all, ensure};
 use end_to_end::page::{Front, Fronted};
 use end_to_end::proxy::{Phase, Proxy};
 use end_to_end::replay::Run;
-use end_to_end::world::{Alarm, World, alarm_event, scenario};
+use end_to_end::world::{Alarm, World, alarm_event, scenario, scheduled};
 use fastrand::Rng;
 use futures_util::stream::{self, StreamExt as _};
 use serde_json::{Value, json};
@@ -79,8 +79,7 @@ impl Story {
             "ALARM" => ("OK", StateValue::Alarm),
             "OK" => ("ALARM", StateValue::Ok),
             _ => {
-                let schedule = json!({"source": "aws.events", "detail-type": "Scheduled Event"});
-                self.last = (state, schedule);
+                self.last = (state, scheduled());
                 return Ok(());
             }
         };

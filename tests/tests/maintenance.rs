@@ -8,10 +8,10 @@ use end_to_end::failure::{During as _, all, ensure};
 use end_to_end::page::{BYPASS, Front, Fronted, SECRET};
 use end_to_end::proxy::{Death, Fault, Hold, Proxy, Rule};
 use end_to_end::replay::is;
-use end_to_end::world::{World, alarm_event, scenario};
+use end_to_end::world::{World, alarm_event, scenario, scheduled};
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt as _};
-use serde_json::{Value, json};
+use serde_json::json;
 use shared::clock::Clock;
 
 /// Names and values.
@@ -20,10 +20,6 @@ type Headers<'a> = &'a [(&'a str, &'a str)];
 const RUN_ONCE: &str = env!("CARGO_BIN_EXE_run-once");
 const AT_ONCE: usize = 6;
 const FRONTS: [Front; 2] = [Front::Distribution, Front::Domain];
-
-fn schedule() -> Value {
-    json!({"source": "aws.events", "detail-type": "Scheduled Event"})
-}
 
 /// Runs a test before each kind of front.
 async fn before_both(
@@ -130,7 +126,7 @@ async fn the_page_expires_even_if_the_alarm_stays() -> Result {
         world.put_policy(&fronted.policy).await?;
         fronted.run(&proxy).finish().await?.report()?;
         // While the alarm stays, the page is kept beyond its first term.
-        let look = fronted.run(&proxy).on(&schedule());
+        let look = fronted.run(&proxy).on(&scheduled());
         let kept = look.clone().later_by(TimeDelta::seconds(70));
         kept.finish().await?.answer.ok().during("the look")?;
         assert!(fronted.get("/", &[]).await?.is_page());

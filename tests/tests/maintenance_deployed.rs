@@ -6,9 +6,9 @@ use std::time::Duration;
 use aws_sdk_apigateway::types::{Op, PatchOperation};
 use aws_sdk_cloudwatch::types::StateValue;
 use end_to_end::Result;
-use end_to_end::failure::{During as _, all, ensure};
+use end_to_end::failure::{During as _, ensure};
 use end_to_end::page::{self, Answer};
-use end_to_end::stack::{RolePolicy, Stack, deployed, one_action_fewer};
+use end_to_end::stack::{Stack, deployed};
 use end_to_end::world::{Alarm, Queue, alarm_event, wait_until};
 use serde_json::{Value, json};
 use shared::clock::Clock;
@@ -187,28 +187,10 @@ async fn each_permission_of_the_page_is_needed_and_none_is_missing() -> Result {
     deployed(PAGE, "page-least", async |stack| {
         let guarded = Guarded::new(stack).await?;
         let heard = stack.world.listen("outcomes", &outcomes()).await?;
-        comes_and_goes(&guarded, &heard)
+        let work = async || comes_and_goes(&guarded, &heard).await;
+        stack
+            .needs_each_permission(stack.role_policies(), 15, work)
             .await
-            .during("with all permissions")?;
-        assert!(stack.serves_lambda().await?);
-        let policies: Vec<RolePolicy> = stack.role_policies().to_vec();
-        let mut results = Vec::new();
-        for (lacking, policy) in one_action_fewer(&policies) {
-            stack.put_role_policies(&[policy]).await?;
-            let shown = !stack.serves_lambda().await.during(&lacking)?
-                || comes_and_goes(&guarded, &heard).await.is_err();
-            stack.put_role_policies(&policies).await?;
-            results.push(ensure(shown, || {
-                format!("nothing is different in {lacking}")
-            }));
-        }
-        ensure(results.len() >= 15, || {
-            format!("only {} permissions found", results.len())
-        })?;
-        all(results)?;
-        comes_and_goes(&guarded, &heard)
-            .await
-            .during("with all permissions again")
     })
     .await
 }

@@ -1,16 +1,18 @@
 //! An alias that points to a bad version: off the canary, back to a good version, once, whoever interferes or dies.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use end_to_end::Result;
-use end_to_end::alias::{Guarded, Pointing, code};
+use end_to_end::alias::{ALIAS, Guarded, Pointing, code};
 use end_to_end::case::AFTER_A_DEATH;
-use end_to_end::failure::{During as _, all, ensure};
-use end_to_end::proxy::{Death, Fault, Hold, Proxy, Reply, Rule};
+use end_to_end::failure::{During as _, Failure, all, ensure};
+use end_to_end::proxy::{Death, Fault, Hold, Proxy, Rule};
 use end_to_end::replay::is;
-use end_to_end::world::{World, alarm_event, scenario};
+use end_to_end::world::{World, alarm_event, scenario, scheduled};
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt as _};
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::clock::Clock;
 
 const RUN_ONCE: &str = env!("CARGO_BIN_EXE_run-once");
@@ -143,47 +145,80 @@ async fn errors_of_both_versions_are_nobodys_canary() -> Result {
     .await
 }
 
-/// No emulator has both Lambda and `CodeDeploy`, whose answers are as its API Reference has them.
+/// Two versions, of which a deployment gives the second a tenth of the traffic, and it fails. Gives the deployment too.
+async fn with_deployment(world: &World) -> Result<(Guarded<'_>, String)> {
+    let mut guarded = with_canary(world).await?;
+    let group = json!({"application": guarded.function, "group": ALIAS});
+    guarded.set("codedeploy", group).await?;
+    let deployment = guarded.deploys("1", "2").await?;
+    Ok((guarded, deployment))
+}
+
+/// Lets the schedule look until the deployment's rollback has come to its end.
+async fn rolls_back_by_itself(guarded: &Guarded<'_>, proxy: &Proxy) -> Result {
+    let schedule = scheduled();
+    for minutes in 2..5 {
+        let look = guarded.run(proxy).on(&schedule);
+        let look = look.later_by(TimeDelta::minutes(minutes)).finish().await?;
+        let report = look.report()?;
+        if report["outcome"] == "Applied" {
+            is(&report, "Applied", "no other version has a weight")?;
+            return ensure(guarded.pointing().await? == Pointing::alone("1"), || {
+                "the alias is elsewhere".to_owned()
+            });
+        }
+        is(&report, "Pending", "version 1")?;
+    }
+    Err(Failure::new("never back"))
+}
+
+/// The deployments that were told to stop.
+fn stopped(proxy: &Proxy) -> BTreeSet<String> {
+    let stops = proxy.calls("codedeploy:StopDeployment");
+    stops
+        .iter()
+        .map(|entry| entry.call.json()["deploymentId"].to_string())
+        .collect()
+}
+
 #[tokio::test]
 async fn the_canary_of_a_deployment_is_left_to_the_deployments_own_rollback() -> Result {
     scenario("deployment", async |world| {
-        let mut guarded = with_canary(world).await?;
-        let group = json!({"application": "api", "group": "live"});
-        guarded.set("codedeploy", group).await?;
+        let (guarded, deployment) = with_deployment(world).await?;
         let proxy = Proxy::start(&world.cloud).await?;
-        let answers = [
-            ("ListDeployments", json!({"deployments": ["d-ABCDEF123"]})),
-            (
-                "StopDeployment",
-                json!({"status": "Pending", "statusMessage": "stopping"}),
-            ),
-        ];
-        for (operation, answer) in answers {
-            let reply = Reply::success(200, answer.to_string());
-            let operation = format!("codedeploy:{operation}");
-            proxy.inject(Rule::new(&operation, Fault::Reply(reply)));
-        }
         let report = guarded.run(&proxy).finish().await?.report()?;
         is(
             &report,
             "Pending",
-            "d-ABCDEF123 was told to stop and to roll back",
+            &format!("{deployment} was told to stop and to roll back"),
         )?;
-        let stopped = proxy.calls("codedeploy:StopDeployment");
-        assert_eq!(stopped.len(), 1);
-        assert_eq!(stopped[0].call.json()["autoRollbackEnabled"], true);
-        let schedule = json!({"source": "aws.events", "detail-type": "Scheduled Event"});
-        let look = guarded.run(&proxy).on(&schedule);
-        is(
-            &look.clone().finish().await?.report()?,
-            "Pending",
-            "version 1",
-        )?;
-        // The deployment's own rollback comes to its end.
-        guarded.point(&Pointing::alone("1")).await?;
-        let look = look.request_id("another look").finish().await?;
-        is(&look.report()?, "Applied", "no other version has a weight")?;
+        let stops = proxy.calls("codedeploy:StopDeployment");
+        assert_eq!(stops.len(), 1);
+        assert_eq!(stops[0].call.json()["autoRollbackEnabled"], true);
+        rolls_back_by_itself(&guarded, &proxy).await?;
         assert!(proxy.calls("lambda:UpdateAlias").is_empty());
+        Ok(())
+    })
+    .await
+}
+
+/// Stopping it would leave the canary's share where it is.
+#[tokio::test]
+async fn a_rollback_that_is_under_way_is_left_alone() -> Result {
+    scenario("rolling", async |world| {
+        let (guarded, deployment) = with_deployment(world).await?;
+        let stop = world.aws.codedeploy.stop_deployment();
+        stop.deployment_id(&deployment)
+            .auto_rollback_enabled(true)
+            .send()
+            .await?;
+        let before = guarded.pointing().await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let report = guarded.run(&proxy).finish().await?.report()?;
+        is(&report, "AlreadyInPlace", "takes the alias back already")?;
+        assert!(stopped(&proxy).is_empty());
+        assert!(proxy.calls("lambda:UpdateAlias").is_empty());
+        assert_eq!(guarded.pointing().await?, before);
         Ok(())
     })
     .await
@@ -286,62 +321,102 @@ async fn an_answer_that_was_lost_is_looked_up() -> Result {
     .await
 }
 
-/// Where an undisturbed rollback can die.
-async fn deaths() -> Result<Vec<Death>> {
+/// Where an undisturbed run can die.
+async fn deaths(deployed: bool) -> Result<Vec<Death>> {
     let mut deaths = Vec::new();
     scenario("rollback-whole", async |world| {
-        let guarded = with_canary(world).await?;
         let proxy = Proxy::start(&world.cloud).await?;
-        let report = guarded.run(&proxy).finish().await?.report()?;
-        is(&report, "Applied", "version 1 alone")?;
+        if deployed {
+            let (guarded, _) = with_deployment(world).await?;
+            let report = guarded.run(&proxy).finish().await?.report()?;
+            is(&report, "Pending", "told to stop")?;
+        } else {
+            let guarded = with_canary(world).await?;
+            let report = guarded.run(&proxy).finish().await?.report()?;
+            is(&report, "Applied", "version 1 alone")?;
+        }
         deaths = proxy.deaths();
         Ok(())
     })
     .await?;
+    ensure(deaths.len() > 20, || format!("{}", deaths.len()))?;
     Ok(deaths)
 }
 
-async fn kill(death: &Death) -> Result {
-    scenario("rollback-killed", async |world| {
-        let guarded = with_canary(world).await?;
-        let proxy = Proxy::start(&world.cloud).await?;
-        let run = guarded.run(&proxy);
-        run.clone().dies_at(&proxy, death).await?;
-        let again = run.later_by(TimeDelta::minutes(1)).finish().await?;
-        is(&again.report()?, "Applied", "version 1 alone")?;
-        ensure(guarded.pointing().await? == Pointing::alone("1"), || {
-            "the alias is elsewhere".to_owned()
-        })?;
-        let mut moved = proxy.calls("lambda:UpdateAlias");
-        moved.retain(|entry| entry.effect);
-        ensure(moved.len() == 1, || format!("{moved:?}"))?;
-        let blamed = world.told("blamed").await?;
-        ensure(blamed == 1, || format!("blamed {blamed} times"))?;
-        // What the dead run did is remembered as if it had lived.
-        let event = alarm_event(
-            &guarded.alarm,
-            "OK",
-            "ALARM",
-            Clock::system().now() + TimeDelta::seconds(1),
-        );
-        let again = guarded.run(&proxy).on(&event).later_by(AFTER_A_DEATH);
-        is(
-            &again.finish().await?.report()?,
-            "Skipped",
-            "in this incident already",
-        )
-    })
-    .await
+/// Dies, is retried, and is as if it had lived: told once, and remembered. Gives the retry's report.
+async fn dies_and_is_retried(guarded: &Guarded<'_>, proxy: &Proxy, death: &Death) -> Result<Value> {
+    let run = guarded.run(proxy);
+    run.clone().dies_at(proxy, death).await?;
+    let again = run.later_by(TimeDelta::minutes(1)).finish().await?;
+    let report = again.report()?;
+    let blamed = guarded.world.told("blamed").await?;
+    ensure(blamed == 1, || format!("blamed {blamed} times"))?;
+    let later = Clock::system().now() + TimeDelta::seconds(1);
+    let event = alarm_event(&guarded.alarm, "OK", "ALARM", later);
+    let again = guarded.run(proxy).on(&event).later_by(AFTER_A_DEATH);
+    is(
+        &again.finish().await?.report()?,
+        "Skipped",
+        "in this incident already",
+    )?;
+    Ok(report)
 }
 
-#[tokio::test]
-async fn a_rollback_survives_death_at_every_request() -> Result {
-    let cases = deaths().await?;
-    assert!(cases.len() > 20, "{}", cases.len());
-    let results: Vec<_> = stream::iter(cases)
-        .map(async |death| kill(&death).await.during(&format!("{death:?}")))
+async fn survives(deployed: bool, test: impl AsyncFn(&Death) -> Result) -> Result {
+    let test = &test;
+    let results: Vec<_> = stream::iter(deaths(deployed).await?)
+        .map(async |death| test(&death).await.during(&format!("{death:?}")))
         .buffer_unordered(AT_ONCE)
         .collect()
         .await;
     all(results).map(drop)
+}
+
+#[tokio::test]
+async fn a_rollback_survives_death_at_every_request() -> Result {
+    survives(false, async |death| {
+        scenario("rollback-killed", async |world| {
+            let guarded = with_canary(world).await?;
+            let proxy = Proxy::start(&world.cloud).await?;
+            let report = dies_and_is_retried(&guarded, &proxy, death).await?;
+            is(&report, "Applied", "version 1 alone")?;
+            ensure(guarded.pointing().await? == Pointing::alone("1"), || {
+                "the alias is elsewhere".to_owned()
+            })?;
+            let mut moved = proxy.calls("lambda:UpdateAlias");
+            moved.retain(|entry| entry.effect);
+            ensure(moved.len() == 1, || format!("{moved:?}"))
+        })
+        .await
+    })
+    .await
+}
+
+/// The rollback that the dead run's order began is in flight when the retry comes, and goes on.
+#[tokio::test]
+async fn stopping_a_deployment_survives_death_at_every_request() -> Result {
+    survives(true, async |death| {
+        scenario("deployment-killed", async |world| {
+            let (guarded, deployment) = with_deployment(world).await?;
+            let proxy = Proxy::start(&world.cloud).await?;
+            let report = dies_and_is_retried(&guarded, &proxy, death).await?;
+            let stopped = stopped(&proxy);
+            ensure(stopped == [json!(deployment).to_string()].into(), || {
+                format!("stopped {stopped:?}")
+            })?;
+            // The dead run may have left nothing but the last look to the retry.
+            if report["outcome"] == "Applied" {
+                ensure(guarded.pointing().await? == Pointing::alone("1"), || {
+                    report.to_string()
+                })?;
+            } else {
+                is(&report, "Pending", "")?;
+                rolls_back_by_itself(&guarded, &proxy).await?;
+            }
+            let moved = proxy.calls("lambda:UpdateAlias");
+            ensure(moved.is_empty(), || format!("{moved:?}"))
+        })
+        .await
+    })
+    .await
 }

@@ -1,4 +1,4 @@
-"""Start the AWS emulator of the local cloud, closer to AWS in ten places.
+"""Start the AWS emulator of the local cloud, closer to AWS in eleven places.
 
 1. A CloudWatch alarm that changes state sends the documented event to EventBridge, whether or not
    the alarm's actions are enabled.
@@ -18,6 +18,7 @@
 8. A CloudFront function reads its key-value store, whose operations need their permission on the store.
 9. A distribution answers below localhost, too, a name that leads to this machine.
 10. API Gateway spreads its requests over the versions of an alias by their weights.
+11. CodeDeploy deploys to a function's alias (codedeploy.py).
 
 The emulator is configured by its own environment variables; `xtask/src/cloud` sets them.
 """
@@ -34,6 +35,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import cbor2
+import codedeploy
 from ministack import app
 from ministack.core import iam_actions, iam_evaluator
 from ministack.core.responses import get_account_id, get_region
@@ -397,7 +399,7 @@ def with_weights(find: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def main() -> None:
-    """Close the ten gaps and run the emulator until it is told to stop."""
+    """Close the eleven gaps and run the emulator until it is told to stop."""
     # A session of its own: Ctrl-C in the terminal that started the cloud does not reach it.
     os.setsid()
     cloudwatch._dispatch_alarm_actions = with_events(cloudwatch._dispatch_alarm_actions)
@@ -415,6 +417,7 @@ def main() -> None:
     cloudfront.live_function_code = with_store(cloudfront.live_function_code)
     app._CLOUDFRONT_HOST_RE = DISTRIBUTION
     lambda_svc._get_func_record_for_ref_in_scope = with_weights(lambda_svc._get_func_record_for_ref_in_scope)
+    codedeploy.install()
     app.pin_request_origin = with_secure_transport(app.pin_request_origin)
     app.main()
 

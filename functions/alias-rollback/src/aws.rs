@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use aws_config::SdkConfig;
 use aws_sdk_cloudwatch::types::{Dimension, Metric, MetricDataQuery, MetricStat};
 use aws_sdk_codedeploy::operation::stop_deployment::StopDeploymentError;
-use aws_sdk_codedeploy::types::DeploymentStatus;
+use aws_sdk_codedeploy::types::{
+    DeploymentCreator, DeploymentInfo, DeploymentStatus, RollbackInfo,
+};
 use aws_sdk_lambda::operation::update_alias::UpdateAliasError;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{AliasRoutingConfiguration, ProvisionedConcurrencyStatusEnum, State};
@@ -15,7 +17,7 @@ use serde_json::Value;
 use shared::aws_error::{AwsError, Kind};
 
 use crate::error::RollbackError;
-use crate::plan::{Alias, Observed, Traffic, Version};
+use crate::plan::{Alias, Deployment, Observed, Traffic, Version};
 use crate::policy::{DeploymentGroup, Rollback};
 
 /// Pages of versions read at most; 50 versions each.
@@ -73,7 +75,8 @@ impl Aws {
             self.stack(policy),
             self.settled_concurrency(policy),
         )?;
-        let (total, by_version) = self.traffic(policy, &alias, now).await?;
+        let ((total, by_version), deployment) =
+            tokio::try_join!(self.traffic(policy, &alias, now), self.told(deployment))?;
         Ok(Observed {
             alias,
             versions,
@@ -167,6 +170,38 @@ impl Aws {
                 failed("codedeploy:ListDeployments", subject, &error)
             })?;
         Ok(answer.deployments().first().cloned())
+    }
+
+    /// A deployment, and whether it is itself a rollback.
+    async fn told(&self, deployment: Option<String>) -> Result<Option<Deployment>, RollbackError> {
+        let Some(id) = deployment else {
+            return Ok(None);
+        };
+        let answer = self
+            .codedeploy
+            .get_deployment()
+            .deployment_id(&id)
+            .send()
+            .await
+            .map_err(|error| failed("codedeploy:GetDeployment", id.as_str(), &error))?;
+        let info = answer.deployment_info();
+        let by_itself = info
+            .and_then(DeploymentInfo::creator)
+            .is_some_and(|creator| {
+                matches!(
+                    creator,
+                    DeploymentCreator::CodeDeployRollback
+                        | DeploymentCreator::CloudFormationRollback
+                )
+            });
+        let of_another = info
+            .and_then(DeploymentInfo::rollback_info)
+            .and_then(RollbackInfo::rollback_triggering_deployment_id)
+            .is_some();
+        Ok(Some(Deployment {
+            id,
+            rolls_back: by_itself || of_another,
+        }))
     }
 
     /// Stops a deployment, which rolls back by its own means. One that has ended is left as it is.

@@ -71,6 +71,15 @@ impl fmt::Display for Traffic {
     }
 }
 
+/// A `CodeDeploy` deployment in flight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deployment {
+    /// Its id.
+    pub id: String,
+    /// Whether it takes back another, as `CodeDeploy` or `CloudFormation` begins it by itself.
+    pub rolls_back: bool,
+}
+
 /// All that was observed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Observed {
@@ -83,7 +92,7 @@ pub struct Observed {
     /// What the alias served in the window.
     pub total: Traffic,
     /// The `CodeDeploy` deployment in flight.
-    pub deployment: Option<String>,
+    pub deployment: Option<Deployment>,
     /// Event source mappings and permissions that name the alias.
     pub used_by: Vec<String>,
     /// The stack that owns the function, from its tags.
@@ -201,8 +210,16 @@ pub fn plan(observed: &Observed, policy: &Rollback, moment: &Moment<'_>) -> Plan
     };
     let is_canary = from != observed.alias.version;
     let step = match (&observed.deployment, &policy.codedeploy) {
+        (Some(deployment), _) if deployment.rolls_back => {
+            return Planned::InPlace {
+                reason: format!(
+                    "{why}; deployment {} takes the alias back already, and is left to it",
+                    deployment.id
+                ),
+            };
+        }
         (Some(deployment), Some(group)) if is_canary => Step::StopDeployment {
-            deployment: deployment.clone(),
+            deployment: deployment.id.clone(),
             group: group.clone(),
             to: observed.alias.version,
         },
@@ -210,7 +227,8 @@ pub fn plan(observed: &Observed, policy: &Rollback, moment: &Moment<'_>) -> Plan
             return Planned::Escalate {
                 rule: Rule::Unsafe,
                 reason: format!(
-                    "{why}; deployment {deployment} is in flight and may bring the mended version: it is left alone, and so is the alias"
+                    "{why}; deployment {} is in flight and may bring the mended version: it is left alone, and so is the alias",
+                    deployment.id
                 ),
             };
         }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use alias_rollback::memory::{Attested, Condemned, Memory, RolledBack, Serving, learn};
-use alias_rollback::plan::{Alias, Observed, Plan, Step, Traffic, Version, plan};
+use alias_rollback::plan::{Alias, Deployment, Observed, Plan, Step, Traffic, Version, plan};
 use alias_rollback::policy::Rollback;
 use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
@@ -72,6 +72,13 @@ fn observed() -> Observed {
         deployment: None,
         used_by: vec!["apigateway.amazonaws.com".into()],
         stack: Some("orders-prod".into()),
+    }
+}
+
+fn deployment(rolls_back: bool) -> Deployment {
+    Deployment {
+        id: "d-ABC".into(),
+        rolls_back,
     }
 }
 
@@ -176,7 +183,7 @@ fn a_bad_canary_loses_its_weight() {
 #[test]
 fn a_deployment_in_flight_is_stopped_and_not_fought() {
     let mut observed = with_canary();
-    observed.deployment = Some("d-ABC".into());
+    observed.deployment = Some(deployment(false));
     let plan = acts(decide(&observed, &memory(&[])));
     assert!(
         matches!(&plan.step, Step::StopDeployment { deployment, to: 4, .. } if deployment == "d-ABC"),
@@ -184,11 +191,25 @@ fn a_deployment_in_flight_is_stopped_and_not_fought() {
     );
 }
 
+/// Stopping the rollback would leave the traffic where it fails.
+#[test]
+fn a_rollback_in_flight_is_left_alone() {
+    for mut observed in [with_canary(), observed()] {
+        observed.deployment = Some(deployment(true));
+        match decide(&observed, &memory(&[3])) {
+            Planned::InPlace { reason } => {
+                assert!(reason.contains("d-ABC takes the alias back"), "{reason}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 /// With all the traffic on the old version, a deployment has shifted nothing yet: it cannot be the cause.
 #[test]
 fn a_deployment_that_may_be_the_cure_is_not_stopped() {
     let mut observed = observed();
-    observed.deployment = Some("d-ABC".into());
+    observed.deployment = Some(deployment(false));
     escalates(
         &decide(&observed, &memory(&[3])),
         "d-ABC is in flight and may bring the mended version",
@@ -365,7 +386,7 @@ fn situations() -> impl Strategy<Value = (Observed, Memory)> {
         (0_u64..300, 0_u64..300),
         prop::collection::btree_set(1_u64..8, 0..7),
         prop::collection::btree_set(1_u64..8, 0..4),
-        any::<bool>(),
+        prop::option::of(any::<bool>()),
     )
         .prop_map(
             |(versions, current, mut weights, by_version, total, good, bad, deploying)| {
@@ -396,7 +417,7 @@ fn situations() -> impl Strategy<Value = (Observed, Memory)> {
                         .map(|(number, figures)| (number, served(figures)))
                         .collect(),
                     total: served(total),
-                    deployment: deploying.then(|| "d-1".into()),
+                    deployment: deploying.map(deployment),
                     used_by: Vec::new(),
                     stack: None,
                 };
@@ -423,6 +444,8 @@ proptest! {
             let blamed = observed.traffic_of(plan.from);
             prop_assert!(blamed.invocations >= 20 && blamed.error_percent() >= 5.0);
             prop_assert!(plan.to() != plan.from);
+            let deployment = observed.deployment.as_ref();
+            prop_assert!(deployment.is_none_or(|deployment| !deployment.rolls_back));
             if plan.to() != observed.alias.version {
                 let target = observed.versions.get(&plan.to()).unwrap();
                 prop_assert!(target.active != Some(false));

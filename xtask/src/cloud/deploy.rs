@@ -43,6 +43,12 @@ pub(super) async fn deploy(
             "ServiceScheme=http",
             "ApiDomainName=api.dataforge.localhost",
         ])
+        // With all that a stack may have, so that every permission is there to be tried.
+        .args([
+            "ApiDeploymentApplication=dataforge-api",
+            "ApiDeploymentGroup=live",
+            "ApiSmokeTestPayload={}",
+        ])
         .args(
             parameters
                 .iter()

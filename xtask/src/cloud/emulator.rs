@@ -18,6 +18,7 @@ use crate::workspace::root;
 use crate::{Error, Result};
 
 const LAUNCHER: &str = "xtask/cloud/launcher.py";
+const CODEDEPLOY: &str = "xtask/cloud/codedeploy.py";
 /// The emulator takes the account's number for its root user's access key, whatever the secret.
 const ROOT_ACCESS_KEY_ID: &str = ACCOUNT;
 const ROOT_SECRET_ACCESS_KEY: &str = "root";
@@ -54,7 +55,7 @@ pub(super) struct Operator {
 /// All that decides which emulator runs.
 pub(super) fn recipe() -> Result<String> {
     let mut recipe = String::new();
-    for file in [LAUNCHER, tools::REQUIREMENTS] {
+    for file in [LAUNCHER, CODEDEPLOY, tools::REQUIREMENTS] {
         let path = root().join(file);
         recipe += &fs::read_to_string(&path).map_err(Error::file("read", path))?;
     }
