@@ -7,7 +7,7 @@ use end_to_end::Result;
 use end_to_end::alias::{ALIAS, Guarded, Pointing, code};
 use end_to_end::case::AFTER_A_DEATH;
 use end_to_end::failure::{During as _, Failure, all, ensure};
-use end_to_end::proxy::{Death, Fault, Hold, Proxy, Rule};
+use end_to_end::proxy::{Death, Fault, Hold, Phase, Proxy, Rule};
 use end_to_end::replay::is;
 use end_to_end::world::{World, alarm_event, scenario, scheduled};
 use futures_util::future::join_all;
@@ -360,6 +360,34 @@ async fn dies_and_is_retried(guarded: &Guarded<'_>, proxy: &Proxy, death: &Death
         "in this incident already",
     )?;
     Ok(report)
+}
+
+/// Whether the dead run had moved the alias cannot be told from what the human left.
+#[tokio::test]
+async fn a_human_after_a_death_has_the_last_word() -> Result {
+    scenario("after-death", async |world| {
+        let guarded = with_canary(world).await?;
+        let before = guarded.pointing().await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let death = Death {
+            action: "lambda:UpdateAlias".to_owned(),
+            nth: 1,
+            phase: Phase::AfterEffect,
+        };
+        let run = guarded.run(&proxy);
+        run.clone().dies_at(&proxy, &death).await?;
+        guarded.point(&before).await?;
+        let again = run.later_by(TimeDelta::minutes(1)).finish().await?;
+        is(
+            &again.report()?,
+            "Escalated",
+            "another hand has changed the alias",
+        )?;
+        assert_eq!(guarded.pointing().await?, before);
+        assert_eq!(proxy.calls("lambda:UpdateAlias").len(), 1);
+        Ok(())
+    })
+    .await
 }
 
 async fn survives(deployed: bool, test: impl AsyncFn(&Death) -> Result) -> Result {

@@ -170,11 +170,8 @@ struct Blamed {
 /// Decides.
 #[must_use]
 pub fn plan(observed: &Observed, policy: &Rollback, moment: &Moment<'_>) -> Planned<Plan> {
-    if let Some(plan) = begun(observed, moment) {
-        return Planned::Act {
-            plan,
-            snapshot: None,
-        };
+    if let Some(planned) = begun(observed, policy, moment) {
+        return planned;
     }
     let memory = Memory::read(moment.memory);
     let alias = &policy.alias;
@@ -257,15 +254,32 @@ pub fn plan(observed: &Observed, policy: &Rollback, moment: &Moment<'_>) -> Plan
     }
 }
 
-/// The plan of an earlier attempt that has moved the alias, or may have stopped the deployment, and not lived to say
-/// so.
-fn begun(observed: &Observed, moment: &Moment<'_>) -> Option<Plan> {
+/// What becomes of the plan of an earlier attempt that did not live to say what it did; `None` where it did nothing.
+fn begun(observed: &Observed, policy: &Rollback, moment: &Moment<'_>) -> Option<Planned<Plan>> {
     let plan: Plan = serde_json::from_value(moment.begun?.clone()).ok()?;
-    let moved = observed.alias.version == plan.to() && observed.alias.weights.is_empty();
-    // Once the deployment was stopped, the one in flight is its rollback, which has to go on. Stopping the first again
-    // changes nothing.
-    let stops = matches!(plan.step, Step::StopDeployment { .. });
-    (moved || stops).then_some(plan)
+    let alias = &observed.alias;
+    let moved = alias.version == plan.to() && alias.weights.is_empty();
+    match &plan.step {
+        _ if moved => {}
+        // Once the deployment was stopped, the one in flight is its rollback, which has to go on. Stopping the first
+        // again changes nothing.
+        Step::StopDeployment { .. } => {}
+        Step::Point { revision_id, .. } if *revision_id == alias.revision_id => return None,
+        // It may have been moved, and back since: once more would be the second time in the incident.
+        Step::Point { to, .. } => {
+            return Some(Planned::Escalate {
+                rule: Rule::Unsafe,
+                reason: format!(
+                    "an earlier attempt was to point {} to version {to} and did not live to tell; another hand has changed the alias since, and it is left as it is",
+                    policy.alias
+                ),
+            });
+        }
+    }
+    Some(Planned::Act {
+        plan,
+        snapshot: None,
+    })
 }
 
 /// Which version beside the alias's own is to blame: the worst of those that are worse than it.

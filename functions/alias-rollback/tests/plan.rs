@@ -325,11 +325,28 @@ fn an_attempt_that_died_after_the_move_is_concluded() {
     moved.alias.revision_id = "rev-2".into();
     let again = decide_begun(&moved, &memory(&[3]), Some(&json!(begun)));
     assert_eq!(acts(again), begun);
-    // Before the move, what is observed now counts.
-    let mut fresh = observed();
-    fresh.alias.revision_id = "rev-2".into();
-    let again = acts(decide_begun(&fresh, &memory(&[3]), Some(&json!(begun))));
-    assert!(matches!(again.step, Step::Point { to: 3, revision_id } if revision_id == "rev-2"));
+}
+
+#[test]
+fn an_attempt_that_died_before_the_move_is_planned_anew() {
+    let begun = acts(decide(&observed(), &memory(&[3])));
+    let mut worse = observed();
+    worse.total = traffic(400, 300);
+    let again = acts(decide_begun(&worse, &memory(&[3]), Some(&json!(begun))));
+    assert!(matches!(again.step, Step::Point { to: 3, .. }));
+    assert!(again.why.contains("300 errors in 400"), "{}", again.why);
+}
+
+/// Whether the dead attempt had moved the alias cannot be told.
+#[test]
+fn what_another_hand_did_after_an_attempt_died_is_left() {
+    let begun = acts(decide(&observed(), &memory(&[3])));
+    let mut changed = observed();
+    changed.alias.revision_id = "rev-3".into();
+    escalates(
+        &decide_begun(&changed, &memory(&[3]), Some(&json!(begun))),
+        "another hand has changed the alias since",
+    );
 }
 
 #[test]
