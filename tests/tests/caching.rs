@@ -43,7 +43,7 @@ async fn cached(staged: &Staged<'_>, proxy: &Proxy) -> Result<Shown> {
     } else {
         report
     };
-    is(&report, "Applied", "2 methods are cached")?;
+    is(&report, "Applied", "cached: GET /orders")?;
     staged.shown().await
 }
 

@@ -99,7 +99,7 @@ async fn comes_and_goes(
         })
         .await?;
     let answer = stack.invoke(&scheduled()).await?;
-    is(answer.report()?, "Applied", "2 methods are cached")?;
+    is(answer.report()?, "Applied", "read back, cached: ")?;
     world.set_alarm(&alarm.name, StateValue::Ok).await?;
     let event = alarm_event(alarm, "ALARM", "OK", Clock::system().now());
     let answer = stack.invoke(&event).await?;

@@ -88,7 +88,7 @@ impl Remediation for CacheFallback {
         self.aws
             .patch(&plan.rest_api, &plan.stage, &plan.patches)
             .await?;
-        let methods = plan.put.methods.len();
+        let methods = plan::named(&plan.put.methods);
         let end = End::Settling {
             reason: "the cache cluster is being made".to_owned(),
             check_again_at: now + CLUSTER_COMES_WITHIN,
@@ -99,7 +99,7 @@ impl Remediation for CacheFallback {
                 "the cache cluster of {} GB costs by the hour until it is taken away",
                 plan.put.cluster
             )],
-            ..Done::new(end, format!("caching was turned on for {methods} methods"))
+            ..Done::new(end, format!("caching was turned on for {methods}"))
         })
     }
 
@@ -107,7 +107,7 @@ impl Remediation for CacheFallback {
         let stage = self.aws.stage(&plan.rest_api, &plan.stage).await?;
         let there = in_place(&stage, &plan.put);
         let summary = match (there, stage.available) {
-            (true, true) => format!("read back: {} methods are cached", plan.put.methods.len()),
+            (true, true) => format!("read back, cached: {}", plan::named(&plan.put.methods)),
             (true, false) => "read back: the cache cluster does not serve yet".to_owned(),
             (false, _) => "read back: the stage is not as it was put".to_owned(),
         };

@@ -176,6 +176,16 @@ pub fn key(path: &str, method: &str) -> String {
     format!("{}/{method}", path.replace('~', "~0").replace('/', "~1"))
 }
 
+/// Methods as a reader knows them, such as `GET /orders/{id}`, from their keys.
+#[must_use]
+pub fn named(keys: &[String]) -> String {
+    let named = keys.iter().map(|key| {
+        let (path, method) = key.rsplit_once('/').unwrap_or((key, ""));
+        format!("{method} {}", path.replace("~1", "/").replace("~0", "~"))
+    });
+    named.collect::<Vec<_>>().join(", ")
+}
+
 fn replace(path: String, value: &impl ToString) -> Patch {
     Patch {
         op: Op::Replace,

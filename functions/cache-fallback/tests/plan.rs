@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use cache_fallback::plan::{
     ApiMethod, Caching, Observed, Op, Others, Patch, Plan, Setting, Snapshot, Stage, in_place, key,
-    plan, restoration,
+    named, plan, restoration,
 };
 use cache_fallback::policy::Cache;
 use chrono::{DateTime, Utc};
@@ -187,6 +187,13 @@ fn patched(stage: &Stage, patches: &[Patch]) -> Stage {
     }
     stage.cluster = enabled.then_some(size);
     stage
+}
+
+#[test]
+fn a_method_is_told_as_it_was_written() {
+    let keys = [key("/orders/{id}", "GET"), key("/a~1b", "HEAD")];
+    assert_eq!(keys[1], "~1a~01b/HEAD");
+    assert_eq!(named(&keys), "GET /orders/{id}, HEAD /a~1b");
 }
 
 #[test]

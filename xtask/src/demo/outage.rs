@@ -315,7 +315,7 @@ impl Outage {
         println!("           the stage: {}", self.stage().await?);
         self.evidence(alarm, "applied").await?;
         self.fail("0").await?;
-        self.recover(alarm).await?;
+        self.set_alarm(alarm, StateValue::Ok).await?;
         wait_until("the stage as it was", async || {
             Ok((self.stage().await? == original).then_some(()))
         })
@@ -347,7 +347,7 @@ impl Outage {
         self.clients("page up", &hosts).await?.only(503)?;
         self.responders(&hosts).await?;
         self.fail("0").await?;
-        self.recover(alarm).await?;
+        self.set_alarm(alarm, StateValue::Ok).await?;
         wait_until("the page's end", async || {
             Ok((self.pages(&hosts).await? == 0).then_some(()))
         })
@@ -433,10 +433,6 @@ impl Outage {
 
     async fn end(&self, remediation: &str, alarm: &str) -> Result<()> {
         self.enable_rule(remediation, false).await?;
-        self.set_alarm(alarm, StateValue::Ok).await
-    }
-
-    async fn recover(&self, alarm: &str) -> Result<()> {
         self.set_alarm(alarm, StateValue::Ok).await
     }
 
