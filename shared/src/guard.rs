@@ -456,6 +456,8 @@ pub struct Grounds {
     pub progress: Option<Value>,
     /// Whether all calls were made, and it remains to see whether the target has settled.
     pub settling: bool,
+    /// Why nothing may be begun any more. What an attempt that died had done may still be concluded.
+    pub too_late: Option<Box<Refusal>>,
 }
 
 fn skip(rule: Rule, reason: String) -> Verdict {
@@ -495,15 +497,18 @@ pub fn decide(question: &Question<'_>) -> Verdict {
             .unwrap_or_default();
         return skip(engaged.rule, format!("the kill switch {which} is on{why}"));
     }
-    let grounds = match begin(question) {
+    let mut grounds = match begin(question) {
         Ok(grounds) => grounds,
         Err(verdict) => return verdict,
     };
     if question.round.is_none()
         && !grounds.settling
-        && let Some(verdict) = stale(question)
+        && let Some(refusal) = stale(question)
     {
-        return verdict;
+        if !grounds.follows_a_death || grounds.begun.is_none() {
+            return Verdict::Refuse(Box::new(refusal));
+        }
+        grounds.too_late = Some(Box::new(refusal));
     }
     if let Some(lease) = &facts.lease
         && lease.run_id != question.run_id
@@ -561,6 +566,7 @@ fn begin(question: &Question<'_>) -> Result<Grounds, Verdict> {
             begun: None,
             progress: None,
             settling: false,
+            too_late: None,
         });
     };
     let resumed = |round, attempt| Grounds {
@@ -572,6 +578,7 @@ fn begin(question: &Question<'_>) -> Result<Grounds, Verdict> {
         begun: record.plan.clone(),
         progress: record.progress.clone(),
         settling: record.status == Status::Settling,
+        too_late: None,
     };
     let same_request = record.request_id == question.request_id;
     let ended_by_lambda = record.claimed_until <= now;
@@ -629,7 +636,13 @@ fn come_again(record: &Record, heard_at: Option<DateTime<Utc>>, now: DateTime<Ut
     }))
 }
 
-fn stale(question: &Question<'_>) -> Option<Verdict> {
+fn stale(question: &Question<'_>) -> Option<Refusal> {
+    let skip = |rule, reason| {
+        Some(Refusal {
+            outcome: Outcome::Skipped { rule, reason },
+            breaker: None,
+        })
+    };
     let Question {
         event,
         live,
@@ -641,56 +654,57 @@ fn stale(question: &Question<'_>) -> Option<Verdict> {
         State::Alarm => {}
         State::Ok => return None,
         State::InsufficientData => {
-            return Some(skip(
+            return skip(
                 Rule::StateWithoutAction,
                 "INSUFFICIENT_DATA says that nothing is known, and never leads to an action"
                     .to_owned(),
-            ));
+            );
         }
     }
     if let Some(by) = &event.suppressed_by {
-        return Some(skip(
+        return skip(
             Rule::AlarmSuppressed,
             format!("the alarm's actions are suppressed by {by}"),
-        ));
+        );
     }
     let age = now - event.changed_at;
     let limit = TimeDelta::seconds(i64::from(limits.max_event_age_seconds.get()));
-    if age > limit {
-        return Some(skip(
+    // Who approves reads the plan, and the plan is made anew: it is the alarm that has to hold still.
+    if age > limit && event.approved_plan.is_none() {
+        return skip(
             Rule::StaleEvent,
             format!(
                 "the alarm changed {} s ago, and the policy acts on nothing older than {} s",
                 age.num_seconds(),
                 limit.num_seconds()
             ),
-        ));
+        );
     }
     if age < -CLOCK_SKEW {
-        return Some(skip(
+        return skip(
             Rule::StaleEvent,
             format!(
                 "the alarm's change is dated {} s ahead of this function's clock",
                 -age.num_seconds()
             ),
-        ));
+        );
     }
     match live {
-        LiveAlarm::Gone => Some(skip(
+        LiveAlarm::Gone => skip(
             Rule::AlarmRecovered,
             "the alarm does not exist any more".to_owned(),
-        )),
-        LiveAlarm::Found { state, .. } if state != State::Alarm => Some(skip(
+        ),
+        LiveAlarm::Found { state, .. } if state != State::Alarm => skip(
             Rule::AlarmRecovered,
             format!("the alarm, read again, is in {}", state.as_str()),
-        )),
+        ),
         LiveAlarm::Found {
             actions_enabled: false,
             ..
-        } => Some(skip(
+        } => skip(
             Rule::AlarmActionsDisabled,
             "the alarm's actions are disabled; someone works on it by hand".to_owned(),
-        )),
+        ),
         LiveAlarm::Found { .. } => None,
     }
 }

@@ -38,6 +38,8 @@ pub struct Moment<'a> {
     /// The plan that an earlier round or attempt has begun to carry out. Where the target already is as that
     /// plan leaves it, giving the same plan again lets the run conclude what it did.
     pub begun: Option<&'a Value>,
+    /// The plan that this attempt had made, where another hand changed the target before it was carried out.
+    pub overtaken: Option<&'a Value>,
     /// What the remediation has in place on the target, and the state to go back to.
     pub snapshot: Option<&'a Snapshot>,
 }
@@ -218,6 +220,9 @@ pub trait Remediation: Send + Sync + 'static {
     const NAME: &'static str;
     /// Whether [`Remediation::learn`] has anything to learn; without it, targets are not observed for it.
     const LEARNS: bool = false;
+    /// Whether [`Remediation::verify`] tells that an attempt which died had carried its plan out. If so, a retry
+    /// concludes it even when nothing may be begun any more, as after the alarm's return to OK.
+    const CONCLUDES: bool = false;
     /// Its part of the policy.
     type Action: policy::Action;
     /// What it observes.

@@ -575,6 +575,54 @@ fn histories() -> impl Strategy<Value = History> {
     })
 }
 
+/// The human's time to decide is no age of the alarm's, which is read again.
+#[test]
+fn an_approved_plan_outlives_the_age_of_the_event() {
+    let mut approved = event("ALARM", 0);
+    approved.approved_plan = Some("0123".into());
+    let verdict = ask(&approved, LIVE, &Facts::default(), None, 2_000);
+    assert!(matches!(verdict, Verdict::Proceed(_)), "{verdict:?}");
+    let recovered = LiveAlarm::Found {
+        state: State::Ok,
+        actions_enabled: true,
+    };
+    let verdict = ask(&approved, recovered, &Facts::default(), None, 2_000);
+    assert_eq!(rule(&verdict), Some(Rule::AlarmRecovered));
+}
+
+#[test]
+fn what_a_dead_attempt_began_may_be_concluded_after_the_alarm_recovered() {
+    let recovered = LiveAlarm::Found {
+        state: State::Ok,
+        actions_enabled: true,
+    };
+    let begun = |plan| Facts {
+        record: Some(Record {
+            plan,
+            ..record(Status::InProgress, "req-dead", 60, 1)
+        }),
+        ..Facts::default()
+    };
+    let facts = begun(Some(json!({"to": 3})));
+    let verdict = ask(&event("ALARM", 0), recovered, &facts, None, 90);
+    let Verdict::Proceed(grounds) = verdict else {
+        panic!("{verdict:?}")
+    };
+    let too_late = grounds.too_late.unwrap().outcome;
+    assert!(
+        matches!(
+            too_late,
+            Outcome::Skipped {
+                rule: Rule::AlarmRecovered,
+                ..
+            }
+        ),
+        "{too_late:?}"
+    );
+    let verdict = ask(&event("ALARM", 0), recovered, &begun(None), None, 90);
+    assert_eq!(rule(&verdict), Some(Rule::AlarmRecovered));
+}
+
 proptest! {
     /// Whatever happened before: no run proceeds beyond the budget, within the cooldown, or on stale news.
     #[test]

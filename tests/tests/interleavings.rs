@@ -403,7 +403,13 @@ impl Scene for Pointed<'_> {
         let history = history.and_then(|item| item["body"].as_str());
         let history: Value = serde_json::from_str(history.during("the history")?)?;
         let known = history["memory"]["bad"].as_object();
-        let known: BTreeSet<String> = known.into_iter().flatten().map(|it| it.0.clone()).collect();
+        // What a human went back from is known as bad, too, of no incident.
+        let known: BTreeSet<String> = known
+            .into_iter()
+            .flatten()
+            .filter(|(_, condemned)| condemned["incident_id"].is_string())
+            .map(|(version, _)| version.clone())
+            .collect();
         let possible = &self.bad | &self.unsure;
         ensure(
             known.is_superset(&self.bad) && known.is_subset(&possible),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use aws_sdk_cloudwatch::types::StateValue;
 use chrono::{DateTime, TimeDelta, Utc};
 use end_to_end::Result;
 use end_to_end::alias::{ALIAS, Guarded, Pointing, code};
@@ -360,6 +361,36 @@ async fn dies_and_is_retried(guarded: &Guarded<'_>, proxy: &Proxy, death: &Death
         "in this incident already",
     )?;
     Ok(report)
+}
+
+/// The rollback worked, so that the alarm is back at OK when the retry comes: what was done is told all the same.
+#[tokio::test]
+async fn a_death_is_survived_when_the_alarm_recovers_before_the_retry() -> Result {
+    survives(false, async |death| {
+        scenario("recovered", async |world| {
+            let guarded = with_canary(world).await?;
+            let before = guarded.pointing().await?;
+            let proxy = Proxy::start(&world.cloud).await?;
+            let run = guarded.run(&proxy);
+            run.clone().dies_at(&proxy, death).await?;
+            let moved = guarded.pointing().await? != before;
+            world.set_alarm(&guarded.alarm.name, StateValue::Ok).await?;
+            let again = run.later_by(TimeDelta::minutes(1)).finish().await?;
+            let report = again.report()?;
+            let blamed = world.told("blamed").await?;
+            if moved {
+                is(&report, "Applied", "version 1")?;
+                ensure(blamed == 1, || format!("blamed {blamed} times"))
+            } else {
+                is(&report, "Skipped", "is in OK")?;
+                ensure(guarded.pointing().await? == before, || {
+                    "it moved".to_owned()
+                })
+            }
+        })
+        .await
+    })
+    .await
 }
 
 /// Whether the dead run had moved the alias cannot be told from what the human left.

@@ -124,11 +124,13 @@ async def handle_request(_method: str, _path: str, headers: Json, body: bytes, _
 
 
 def with_group(extract: Callable[..., str]) -> Callable[..., str]:
-    """Finds the deployment group, which is the resource of every operation."""
+    """Finds the deployment group, which is the resource of every operation but the stop, which has none."""
 
     def extract_resource(service: str, method: str, path: str, headers: Json, body: bytes, *rest: Any) -> str:
         if service != "codedeploy":
             return extract(service, method, path, headers, body, *rest)
+        if headers.get("x-amz-target") == f"{TARGET}.StopDeployment":
+            return "*"
         _query, region, account = rest
         data = json.loads(body)
         data = _deployments.get(data.get("deploymentId"), data)

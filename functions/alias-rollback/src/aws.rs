@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use aws_config::SdkConfig;
-use aws_sdk_cloudwatch::types::{Dimension, Metric, MetricDataQuery, MetricStat};
+use aws_config::retry::RetryConfig;
+use aws_sdk_cloudwatch::types::{Dimension, Metric, MetricDataQuery, MetricStat, StatusCode};
 use aws_sdk_codedeploy::operation::stop_deployment::StopDeploymentError;
 use aws_sdk_codedeploy::types::{
     DeploymentCreator, DeploymentInfo, DeploymentStatus, RollbackInfo,
@@ -177,14 +178,8 @@ impl Aws {
         let Some(id) = deployment else {
             return Ok(None);
         };
-        let answer = self
-            .codedeploy
-            .get_deployment()
-            .deployment_id(&id)
-            .send()
-            .await
-            .map_err(|error| failed("codedeploy:GetDeployment", id.as_str(), &error))?;
-        let info = answer.deployment_info();
+        let info = self.info(&id).await?;
+        let info = info.as_ref();
         let by_itself = info
             .and_then(DeploymentInfo::creator)
             .is_some_and(|creator| {
@@ -204,8 +199,19 @@ impl Aws {
         }))
     }
 
-    /// Stops a deployment, which rolls back by its own means. One that has ended is left as it is.
-    pub async fn stop(&self, deployment: &str) -> Result<(), RollbackError> {
+    async fn info(&self, deployment: &str) -> Result<Option<DeploymentInfo>, RollbackError> {
+        let answer = self
+            .codedeploy
+            .get_deployment()
+            .deployment_id(deployment)
+            .send()
+            .await
+            .map_err(|error| failed("codedeploy:GetDeployment", deployment, &error))?;
+        Ok(answer.deployment_info)
+    }
+
+    /// Stops a deployment, which rolls back by its own means; gives how it ended, if it ended otherwise before.
+    pub async fn stop(&self, deployment: &str) -> Result<Option<String>, RollbackError> {
         let answer = self
             .codedeploy
             .stop_deployment()
@@ -214,13 +220,16 @@ impl Aws {
             .send()
             .await;
         match answer {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(None),
             Err(error)
                 if error.as_service_error().is_some_and(
                     StopDeploymentError::is_deployment_already_completed_exception,
                 ) =>
             {
-                Ok(())
+                let status = self.info(deployment).await?.and_then(|info| info.status);
+                Ok(status
+                    .filter(|status| *status != DeploymentStatus::Stopped)
+                    .map(|status| status.to_string()))
             }
             Err(error) => Err(failed("codedeploy:StopDeployment", deployment, &error)),
         }
@@ -365,6 +374,17 @@ impl Aws {
             .send()
             .await
             .map_err(|error| failed("cloudwatch:GetMetricData", policy.alias.as_str(), &error))?;
+        // Of some of the figures no rate can be made.
+        let whole = answer.metric_data_results().iter().all(|result| {
+            result
+                .status_code()
+                .is_none_or(|status| *status == StatusCode::Complete)
+        });
+        if !whole || answer.next_token().is_some() {
+            return Err(RollbackError::Partial {
+                alias: policy.alias.to_string(),
+            });
+        }
         let sum = |metric: &str, version: Option<u64>| {
             let id = id(metric, version);
             let values = answer
@@ -421,7 +441,7 @@ impl Aws {
         }
         // An answer that was lost, or an earlier attempt of this run, may have moved it already.
         let alias = self.alias(policy.function(), policy.name()).await?;
-        if alias.version == version && alias.weights.is_empty() {
+        if alias.points_alone_to(version) {
             Ok(Moved::There)
         } else if changed {
             Ok(Moved::Overtaken)
@@ -430,7 +450,7 @@ impl Aws {
         }
     }
 
-    /// Invokes the alias; gives the function's error, if it answers with one.
+    /// Invokes the alias once, never again by itself; gives the function's error, if it answers with one.
     pub async fn smoke_test(
         &self,
         policy: &Rollback,
@@ -441,6 +461,10 @@ impl Aws {
             .invoke()
             .function_name(policy.alias.as_str())
             .payload(Blob::new(payload.to_string()))
+            .customize()
+            .config_override(
+                aws_sdk_lambda::config::Builder::new().retry_config(RetryConfig::disabled()),
+            )
             .send()
             .await
             .map_err(|error| failed("lambda:InvokeFunction", policy.alias.as_str(), &error))?;

@@ -18,13 +18,19 @@ pub enum RollbackError {
         /// The alias.
         alias: String,
     },
+    /// `CloudWatch` answered with a part of the figures.
+    #[error("cloudwatch:GetMetricData gave only a part of what {alias} served; ask again")]
+    Partial {
+        /// The alias.
+        alias: String,
+    },
 }
 
 impl Failure for RollbackError {
     fn is_transient(&self) -> bool {
         match self {
             Self::Aws(error) => error.is_transient(),
-            Self::Allocating { .. } => true,
+            Self::Allocating { .. } | Self::Partial { .. } => true,
         }
     }
 }

@@ -53,6 +53,7 @@ impl AliasRollback {
 impl Remediation for AliasRollback {
     const NAME: &'static str = NAME;
     const LEARNS: bool = true;
+    const CONCLUDES: bool = true;
     type Action = Rollback;
     type Observed = Observed;
     type Plan = Plan;
@@ -100,7 +101,7 @@ impl Remediation for AliasRollback {
                 match self.aws.point(action, *to, revision_id).await? {
                     Moved::There => {
                         let summary = format!("{} points to version {to} alone", action.alias);
-                        (self.smoke_test(action).await, summary)
+                        (self.smoke_test(action, *to).await, summary)
                     }
                     Moved::Overtaken => {
                         let reason = format!("{} was changed by another hand", action.alias);
@@ -109,7 +110,10 @@ impl Remediation for AliasRollback {
                 }
             }
             Step::StopDeployment { deployment, .. } => {
-                self.aws.stop(deployment).await?;
+                if let Some(status) = self.aws.stop(deployment).await? {
+                    let reason = format!("deployment {deployment} has ended: {status}");
+                    return Ok(Done::new(End::Overtaken { reason }, "nothing was changed"));
+                }
                 let end = End::Settling {
                     reason: format!("{deployment} takes its time to roll back"),
                     check_again_at: now + DEPLOYMENT_STOPS_WITHIN,
@@ -147,7 +151,7 @@ impl Remediation for AliasRollback {
             format!("weights are {:?}", alias.weights)
         };
         Ok(Verified {
-            holds: alias.version == plan.to() && alias.weights.is_empty(),
+            holds: alias.points_alone_to(plan.to()),
             summary: format!("read back: version {}, {weights}", alias.version),
         })
     }
@@ -168,11 +172,22 @@ impl Remediation for AliasRollback {
 }
 
 impl AliasRollback {
-    /// The end of a rollback: what the alias answers now.
-    async fn smoke_test(&self, action: &Rollback) -> End {
+    /// The end of a rollback: what the alias, read back, answers now.
+    async fn smoke_test(&self, action: &Rollback, to: u64) -> End {
         let Some(test) = &action.smoke_test else {
             return End::Finished;
         };
+        match self.aws.alias(action.function(), action.name()).await {
+            Ok(alias) if alias.points_alone_to(to) => {}
+            // What is not as it was put is told by the verification, and trying it would prove nothing.
+            Ok(_) => return End::Finished,
+            Err(error) => {
+                return End::Escalated {
+                    rule: Rule::Unsafe,
+                    reason: format!("the alias was moved, and could not be read back: {error}"),
+                };
+            }
+        }
         match self.aws.smoke_test(action, &test.payload).await {
             Ok(None) => End::Finished,
             Ok(Some(error)) => End::Escalated {

@@ -36,6 +36,9 @@ pub struct Serving {
     pub version: u64,
     /// Since when at the latest.
     pub since: DateTime<Utc>,
+    /// The version that had it before.
+    #[serde(default)]
+    pub before: Option<u64>,
 }
 
 /// A version that served well.
@@ -52,8 +55,8 @@ pub struct Attested {
 pub struct Condemned {
     /// When.
     pub at: DateTime<Utc>,
-    /// The incident.
-    pub incident_id: String,
+    /// The incident; none where someone went back to an earlier version by hand.
+    pub incident_id: Option<String>,
 }
 
 /// A rollback.
@@ -87,13 +90,44 @@ impl Memory {
             at,
             ..
         } = rolled_back.clone();
-        self.good.remove(&from);
-        self.bad.insert(from, Condemned { at, incident_id });
+        self.condemn(from, at, Some(incident_id));
+        self.last = Some(rolled_back);
+        self
+    }
+
+    fn condemn(&mut self, version: u64, at: DateTime<Utc>, incident_id: Option<String>) {
+        self.good.remove(&version);
+        self.bad.insert(version, Condemned { at, incident_id });
         while self.bad.len() > REMEMBERED {
             self.bad.pop_first();
         }
-        self.last = Some(rolled_back);
-        self
+    }
+
+    /// Notes that another version has all the traffic now; gives what is to be told.
+    fn taken_over(&mut self, version: u64, now: DateTime<Utc>) -> Vec<String> {
+        let mut news = vec![format!("version {version} has all the traffic")];
+        let before = self.serving.as_ref().map(|serving| serving.version);
+        let ours = |before| {
+            let last = self.last.as_ref();
+            last.is_some_and(|last| last.from == before && last.to == version)
+        };
+        if let Some(before) = before.filter(|before| *before > version && !ours(*before)) {
+            news.push(format!("someone went back from version {before} by hand"));
+            if !self.bad.contains_key(&before) {
+                self.condemn(before, now, None);
+            }
+        }
+        // Whoever goes to such a version again has thought better of it.
+        let by_hand = |condemned: &Condemned| condemned.incident_id.is_none();
+        if self.bad.get(&version).is_some_and(by_hand) {
+            self.bad.remove(&version);
+        }
+        self.serving = Some(Serving {
+            version,
+            since: now,
+            before,
+        });
+        news
     }
 }
 
@@ -113,11 +147,7 @@ pub fn learn(
     let version = observed.alias.version;
     let mut news = Vec::new();
     if known.serving.as_ref().map(|serving| serving.version) != Some(version) {
-        known.serving = Some(Serving {
-            version,
-            since: now,
-        });
-        news.push(format!("version {version} has all the traffic"));
+        news = known.taken_over(version, now);
     }
     let traffic = observed.traffic_of(version);
     let since = known.serving.as_ref().map_or(now, |serving| serving.since);

@@ -22,6 +22,14 @@ pub struct Alias {
     pub revision_id: String,
 }
 
+impl Alias {
+    /// Whether a version has all the traffic.
+    #[must_use]
+    pub fn points_alone_to(&self, version: u64) -> bool {
+        self.version == version && self.weights.is_empty()
+    }
+}
+
 /// A published version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version {
@@ -161,6 +169,14 @@ impl Plan {
     }
 }
 
+/// Why no version is to blame.
+enum Unblamed {
+    /// The errors are not its.
+    ByNoMeans(String),
+    /// They may be.
+    Unsure(String),
+}
+
 /// A version that is to blame, and why.
 struct Blamed {
     from: u64,
@@ -176,6 +192,10 @@ pub fn plan(observed: &Observed, policy: &Rollback, moment: &Moment<'_>) -> Plan
     let memory = Memory::read(moment.memory);
     let alias = &policy.alias;
     let nothing = |reason: String| Planned::Nothing { reason };
+    let unsafe_to = |reason: String| Planned::Escalate {
+        rule: Rule::Unsafe,
+        reason,
+    };
     if let Some(last) = &memory.last
         && last.incident_id == moment.incident_id
         && !moment.resuming
@@ -192,6 +212,9 @@ pub fn plan(observed: &Observed, policy: &Rollback, moment: &Moment<'_>) -> Plan
             "nothing invokes {alias}: it has no event source mapping, no permission and no invocation in the window; rolling it back would change nothing"
         ));
     }
+    if let Some(elsewhere) = pointed_elsewhere(observed, moment) {
+        return nothing(elsewhere);
+    }
     let blamed = if observed.alias.weights.is_empty() {
         promoted(observed, policy, &memory, moment.now)
     } else {
@@ -199,7 +222,8 @@ pub fn plan(observed: &Observed, policy: &Rollback, moment: &Moment<'_>) -> Plan
     };
     let Blamed { from, why } = match blamed {
         Ok(blamed) => blamed,
-        Err(reason) => return nothing(reason),
+        Err(Unblamed::ByNoMeans(reason)) => return nothing(reason),
+        Err(Unblamed::Unsure(reason)) => return unsafe_to(reason),
     };
     let point = |to| Step::Point {
         to,
@@ -221,23 +245,21 @@ pub fn plan(observed: &Observed, policy: &Rollback, moment: &Moment<'_>) -> Plan
             to: observed.alias.version,
         },
         (Some(deployment), _) if !is_canary => {
-            return Planned::Escalate {
-                rule: Rule::Unsafe,
-                reason: format!(
-                    "{why}; deployment {} is in flight and may bring the mended version: it is left alone, and so is the alias",
-                    deployment.id
-                ),
-            };
+            return unsafe_to(format!(
+                "{why}; deployment {} is in flight and may bring the mended version: it is left alone, and so is the alias",
+                deployment.id
+            ));
+        }
+        _ if is_canary && memory.bad.contains_key(&observed.alias.version) => {
+            return unsafe_to(format!(
+                "{why}; version {}, which has the rest of the traffic, was rolled back from itself: choose a version by hand",
+                observed.alias.version
+            ));
         }
         _ if is_canary => point(observed.alias.version),
         _ => match good(observed, &memory, from) {
             Ok(to) => point(to),
-            Err(reason) => {
-                return Planned::Escalate {
-                    rule: Rule::Unsafe,
-                    reason: format!("{why}; {reason}"),
-                };
-            }
+            Err(reason) => return unsafe_to(format!("{why}; {reason}")),
         },
     };
     Planned::Act {
@@ -258,9 +280,14 @@ pub fn plan(observed: &Observed, policy: &Rollback, moment: &Moment<'_>) -> Plan
 fn begun(observed: &Observed, policy: &Rollback, moment: &Moment<'_>) -> Option<Planned<Plan>> {
     let plan: Plan = serde_json::from_value(moment.begun?.clone()).ok()?;
     let alias = &observed.alias;
-    let moved = alias.version == plan.to() && alias.weights.is_empty();
     match &plan.step {
-        _ if moved => {}
+        _ if alias.points_alone_to(plan.to()) => {}
+        // What was to be stopped has ended before it was.
+        Step::StopDeployment { .. }
+            if moment.overtaken.is_some() || alias.points_alone_to(plan.from) =>
+        {
+            return None;
+        }
         // Once the deployment was stopped, the one in flight is its rollback, which has to go on. Stopping the first
         // again changes nothing.
         Step::StopDeployment { .. } => {}
@@ -282,8 +309,23 @@ fn begun(observed: &Observed, policy: &Rollback, moment: &Moment<'_>) -> Option<
     })
 }
 
+/// Another hand was quicker, and pointed the alias to a version that the plan did not know: what that serves is still
+/// to be seen, and the figures are of those before it.
+fn pointed_elsewhere(observed: &Observed, moment: &Moment<'_>) -> Option<String> {
+    let plan: Plan = serde_json::from_value(moment.overtaken?.clone()).ok()?;
+    let alias = &observed.alias;
+    let known = alias.version == plan.from || alias.version == plan.to();
+    (alias.weights.is_empty() && !known).then(|| {
+        format!(
+            "another hand pointed the alias to version {} while a rollback from version {} was planned; it is left there",
+            alias.version, plan.from
+        )
+    })
+}
+
 /// Which version beside the alias's own is to blame: the worst of those that are worse than it.
-fn canary(observed: &Observed, blame: &Blame) -> Result<Blamed, String> {
+fn canary(observed: &Observed, blame: &Blame) -> Result<Blamed, Unblamed> {
+    let enough = |traffic: &Traffic| traffic.invocations >= u64::from(blame.min_invocations.get());
     let stable = observed.traffic_of(observed.alias.version);
     let side_by_side = || {
         let others = observed.alias.weights.iter().map(|(version, weight)| {
@@ -296,12 +338,18 @@ fn canary(observed: &Observed, blame: &Blame) -> Result<Blamed, String> {
         let own = format!("version {}: {stable}", observed.alias.version);
         others.chain([own]).collect::<Vec<_>>().join("; ")
     };
+    if !enough(&stable) {
+        return Err(Unblamed::ByNoMeans(format!(
+            "the version beside the new one served too little to compare with: {}",
+            side_by_side()
+        )));
+    }
     let worst = observed
         .alias
         .weights
         .keys()
         .map(|version| (*version, observed.traffic_of(*version)))
-        .filter(|(_, traffic)| traffic.invocations >= u64::from(blame.min_invocations.get()))
+        .filter(|(_, traffic)| enough(traffic))
         .filter(|(_, traffic)| {
             traffic.error_percent() >= blame.error_percent
                 && traffic.error_percent() >= stable.error_percent() + blame.margin_percent
@@ -312,10 +360,10 @@ fn canary(observed: &Observed, blame: &Blame) -> Result<Blamed, String> {
             from,
             why: side_by_side(),
         }),
-        None => Err(format!(
+        None => Err(Unblamed::ByNoMeans(format!(
             "the errors are not the new version's: {}",
             side_by_side()
-        )),
+        ))),
     }
 }
 
@@ -325,47 +373,51 @@ fn promoted(
     policy: &Rollback,
     memory: &Memory,
     now: DateTime<Utc>,
-) -> Result<Blamed, String> {
+) -> Result<Blamed, Unblamed> {
     let blame = &policy.blame;
     let version = observed.alias.version;
     let traffic = observed.traffic_of(version);
+    let not = |reason| Err(Unblamed::ByNoMeans(reason));
     if traffic.invocations < u64::from(blame.min_invocations.get()) {
-        return Err(format!(
+        return not(format!(
             "version {version} served too little to conclude anything: {traffic}"
         ));
     }
     if traffic.error_percent() < blame.error_percent {
-        return Err(format!(
+        return not(format!(
             "the errors are not those of version {version}: {traffic}"
         ));
     }
     if let Some(last) = &memory.last
         && last.to == version
     {
-        return Err(format!(
+        return not(format!(
             "version {version} serves since the rollback from version {}, not by a deployment, so that the errors have another cause: {traffic}",
             last.from
         ));
     }
-    let since = memory
-        .serving
-        .as_ref()
-        .filter(|serving| serving.version == version)
-        .map(|serving| serving.since)
-        .or_else(|| observed.versions.get(&version)?.published_at);
-    let Some(since) = since else {
-        return Err(format!(
+    let Some((since, before)) = took_over(observed, memory, now) else {
+        return not(format!(
             "version {version} is not among the published versions, so that its age is unknown"
         ));
     };
     let age = now - since;
     if age > TimeDelta::seconds(i64::from(blame.recency_seconds.get())) {
-        return Err(format!(
+        return not(format!(
             "version {version} has served for {}, longer than a deployment is to blame: {traffic}",
             hours(age)
         ));
     }
-    let before = memory
+    // What the alias served is not counted by version, and the window may hold what another served.
+    if age < TimeDelta::seconds(i64::from(blame.window_seconds.get()))
+        && let Some(before) = before
+        && !memory.good.contains_key(&before)
+    {
+        return Err(Unblamed::Unsure(format!(
+            "version {version} took over from version {before} within the window, and version {before} was not seen to serve well: the errors may be those of either: {traffic}"
+        )));
+    }
+    let better = memory
         .good
         .iter()
         .rev()
@@ -375,10 +427,25 @@ fn promoted(
     Ok(Blamed {
         from: version,
         why: format!(
-            "version {version}, serving for {}: {traffic}{before}",
+            "version {version}, serving for {}: {traffic}{better}",
             hours(age)
         ),
     })
+}
+
+/// Since when, at the latest, the alias's version has all the traffic, and which had it before.
+fn took_over(
+    observed: &Observed,
+    memory: &Memory,
+    now: DateTime<Utc>,
+) -> Option<(DateTime<Utc>, Option<u64>)> {
+    let version = observed.alias.version;
+    match &memory.serving {
+        Some(serving) if serving.version == version => Some((serving.since, serving.before)),
+        // Since the last look.
+        Some(serving) => Some((now, Some(serving.version))),
+        None => Some((observed.versions.get(&version)?.published_at?, None)),
+    }
 }
 
 /// The newest earlier version that served well, is still there, and is not the bad one under another number.

@@ -97,6 +97,7 @@ fn memory(good: &[u64]) -> Memory {
         serving: Some(Serving {
             version: 5,
             since: now() - TimeDelta::minutes(20),
+            before: None,
         }),
         good: good
             .iter()
@@ -126,6 +127,7 @@ fn decide_begun(observed: &Observed, memory: &Memory, begun: Option<&Value>) -> 
         incident_id: INCIDENT,
         memory: Some(&memory),
         begun,
+        overtaken: None,
         snapshot: None,
     };
     plan(observed, &policy(), &moment)
@@ -241,11 +243,147 @@ fn an_old_deployment_is_not_to_blame() {
     memory.serving = Some(Serving {
         version: 5,
         since: now() - TimeDelta::hours(25),
+        before: None,
     });
     does_nothing(&decide(&observed(), &memory), "has served for 25 h");
     // Without a look at the alias before, the time of publishing counts.
     memory.serving = None;
     assert_eq!(acts(decide(&observed(), &memory)).to(), 3);
+}
+
+#[test]
+fn a_version_promoted_since_the_last_look_is_recent_however_old_it_is() {
+    let mut old = observed();
+    old.versions.get_mut(&5).unwrap().published_at = Some(now() - TimeDelta::days(3));
+    let mut memory = memory(&[3, 4]);
+    memory.serving = Some(Serving {
+        version: 4,
+        since: now() - TimeDelta::days(5),
+        before: None,
+    });
+    assert_eq!(acts(decide(&old, &memory)).to(), 4);
+}
+
+/// The alias's figures are not counted by version: after a fix by hand they are still those of what it mended.
+#[test]
+fn errors_that_may_be_those_of_the_version_before_are_left_to_a_human() {
+    let mut memory = memory(&[3]);
+    memory.serving = Some(Serving {
+        version: 4,
+        since: now() - TimeDelta::minutes(20),
+        before: Some(3),
+    });
+    let words = "took over from version 4 within the window";
+    escalates(&decide(&observed(), &memory), words);
+    let mut seen = Serving {
+        version: 5,
+        since: now() - TimeDelta::minutes(4),
+        before: Some(4),
+    };
+    memory.serving = Some(seen.clone());
+    escalates(&decide(&observed(), &memory), words);
+    seen.since = now() - TimeDelta::minutes(5);
+    memory.serving = Some(seen);
+    assert_eq!(acts(decide(&observed(), &memory)).to(), 3);
+}
+
+#[test]
+fn a_version_that_another_hand_went_to_meanwhile_is_left() {
+    let overtaken = json!(acts(decide(&observed(), &memory(&[3]))));
+    let known = memory(&[3]);
+    let again = |observed: &Observed| {
+        let memory = json!(known);
+        let event = event();
+        let moment = Moment {
+            now: now(),
+            resuming: false,
+            event: &event,
+            incident_id: INCIDENT,
+            memory: Some(&memory),
+            begun: None,
+            overtaken: Some(&overtaken),
+            snapshot: None,
+        };
+        plan(observed, &policy(), &moment)
+    };
+    let mut elsewhere = observed();
+    elsewhere.alias.version = 2;
+    elsewhere.alias.revision_id = "rev-2".into();
+    does_nothing(
+        &again(&elsewhere),
+        "another hand pointed the alias to version 2",
+    );
+    let mut again_there = observed();
+    again_there.alias.revision_id = "rev-2".into();
+    assert_eq!(acts(again(&again_there)).to(), 3);
+}
+
+#[test]
+fn no_share_is_compared_with_a_version_that_served_nothing() {
+    let mut lonely = with_canary();
+    lonely.by_version.insert(4, traffic(0, 0));
+    does_nothing(
+        &decide(&lonely, &memory(&[])),
+        "served too little to compare with",
+    );
+}
+
+#[test]
+fn a_canary_gives_no_traffic_back_to_a_version_that_was_rolled_back_from() {
+    let mut known = memory(&[]);
+    known.bad.insert(
+        4,
+        Condemned {
+            at: now(),
+            incident_id: Some("inc-0".into()),
+        },
+    );
+    escalates(
+        &decide(&with_canary(), &known),
+        "version 4, which has the rest of the traffic, was rolled back from itself",
+    );
+}
+
+/// It was to be stopped by an attempt that died, and came to its end before.
+#[test]
+fn a_deployment_that_has_ended_is_not_stopped_again() {
+    let mut during = with_canary();
+    during.deployment = Some(deployment(false));
+    let begun = json!(acts(decide(&during, &memory(&[3]))));
+    let again = acts(decide_begun(&during, &memory(&[3]), Some(&begun)));
+    assert!(matches!(again.step, Step::StopDeployment { .. }));
+    let again = acts(decide_begun(&observed(), &memory(&[3]), Some(&begun)));
+    assert!(matches!(again.step, Step::Point { to: 3, .. }), "{again:?}");
+}
+
+#[test]
+fn a_version_that_someone_went_back_from_is_not_chosen() {
+    let mut earlier = observed();
+    earlier.alias.version = 4;
+    earlier.total = traffic(0, 0);
+    let lesson = learn(&earlier, &policy(), Some(&json!(memory(&[3, 5]))), now()).unwrap();
+    assert!(
+        lesson
+            .summary
+            .contains("someone went back from version 5 by hand"),
+        "{}",
+        lesson.summary
+    );
+    let known = Memory::read(Some(&lesson.memory));
+    assert!(!known.good.contains_key(&5) && known.bad.contains_key(&5));
+    // Whoever brings it back wants it.
+    let lesson = learn(&observed(), &policy(), Some(&lesson.memory), now()).unwrap();
+    assert!(!Memory::read(Some(&lesson.memory)).bad.contains_key(&5));
+    // Our own rollback is told as such.
+    let ours = memory(&[3]).with(RolledBack {
+        incident_id: INCIDENT.into(),
+        from: 5,
+        to: 4,
+        at: now(),
+    });
+    let lesson = learn(&earlier, &policy(), Some(&json!(ours)), now()).unwrap();
+    let known = Memory::read(Some(&lesson.memory));
+    assert_eq!(known.bad[&5].incident_id.as_deref(), Some(INCIDENT));
 }
 
 #[test]
@@ -268,7 +406,7 @@ fn versions_that_cannot_serve_are_passed_over_by_name() {
         1,
         Condemned {
             at: now(),
-            incident_id: "inc-0".into(),
+            incident_id: Some("inc-0".into()),
         },
     );
     let planned = decide(&gone, &known);
@@ -444,7 +582,7 @@ fn situations() -> impl Strategy<Value = (Observed, Memory)> {
                         number,
                         Condemned {
                             at: now(),
-                            incident_id: "inc-0".into(),
+                            incident_id: Some("inc-0".into()),
                         },
                     );
                 }

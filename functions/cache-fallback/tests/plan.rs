@@ -121,6 +121,7 @@ fn decide_with(
         incident_id: "inc-1",
         memory: None,
         begun,
+        overtaken: None,
         snapshot: snapshot.as_ref(),
     };
     plan(observed, &policy(), &moment)

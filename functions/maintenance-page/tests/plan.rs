@@ -97,6 +97,7 @@ fn decide(
         incident_id: INCIDENT,
         memory: None,
         begun,
+        overtaken: None,
         snapshot: snapshot.as_ref(),
     };
     plan(observed, &policy(front), &moment)

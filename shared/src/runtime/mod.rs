@@ -615,10 +615,35 @@ impl<R: Remediation> Runtime<R> {
                 return Decided::Over(Box::new(Self::failed(run, &error, error.is_transient())));
             }
         };
+        if let Some(refusal) = &grounds.too_late
+            && !self.carried_out(&grounds).await
+        {
+            let outcome = refusal.outcome.clone();
+            return self
+                .refuse(run, &facts, outcome, Amendment::default(), None, Vec::new())
+                .await;
+        }
         let incident_id = run.place.incident_of(&facts);
-        let planned = Self::planned(run, &facts, &grounds, &incident_id, &observed, now);
+        let planned = Self::planned(run, &facts, &grounds, &incident_id, &observed, None, now);
         steps.end("plan", clock.now());
         self.agreed(run, facts, grounds, planned).await
+    }
+
+    /// Whether the target is as the plan of an attempt that died leaves it.
+    async fn carried_out(&self, grounds: &Grounds) -> bool {
+        let begun = grounds.begun.clone().filter(|_| R::CONCLUDES);
+        let Some(plan) = begun.and_then(|begun| serde_json::from_value::<R::Plan>(begun).ok())
+        else {
+            return false;
+        };
+        let done = Done::new(End::Finished, "an earlier attempt made the calls");
+        match self.remediation.verify(&plan, &done).await {
+            Ok(verified) => verified.holds,
+            Err(error) => {
+                tracing::warn!(%error, "what an earlier attempt did could not be read back");
+                false
+            }
+        }
     }
 
     fn planned(
@@ -627,6 +652,7 @@ impl<R: Remediation> Runtime<R> {
         grounds: &Grounds,
         incident_id: &str,
         observed: &R::Observed,
+        overtaken: Option<&Value>,
         now: DateTime<Utc>,
     ) -> Planned<R::Plan> {
         let moment = Moment {
@@ -636,6 +662,7 @@ impl<R: Remediation> Runtime<R> {
             incident_id,
             memory: facts.history.memory.as_ref(),
             begun: grounds.begun.as_ref(),
+            overtaken,
             snapshot: facts.snapshot.as_ref(),
         };
         R::plan(observed, &run.target.action, &moment)
@@ -1125,12 +1152,14 @@ impl<R: Remediation> Runtime<R> {
                 Ok(observed) => observed,
                 Err(error) => break failed(&error, error.is_transient(), permit),
             };
+            let overtaken = serde_json::to_value(&plan).unwrap_or(Value::Null);
             let planned = Self::planned(
                 run,
                 &facts,
                 &grounds,
                 &permit.incident_id,
                 &observed,
+                Some(&overtaken),
                 clock.now(),
             );
             let end = match planned {
@@ -1186,7 +1215,10 @@ impl<R: Remediation> Runtime<R> {
         let verified = match &plan {
             Some((_, plan)) => match self.remediation.verify(plan, &done).await {
                 Ok(verified) => verified,
-                Err(error) => return Some(Self::failed(run, &error, error.is_transient())),
+                Err(error) => remediation::Verified {
+                    holds: false,
+                    summary: unread(&error),
+                },
             },
             None => remediation::Verified {
                 holds: false,
@@ -1302,7 +1334,7 @@ impl<R: Remediation> Runtime<R> {
             Ok(verified) => verified,
             Err(error) => remediation::Verified {
                 holds: false,
-                summary: format!("what was done could not be read back: {error}"),
+                summary: unread(&error),
             },
         };
         steps.end("verify", self.suite.clock.now());
@@ -1679,6 +1711,11 @@ impl<R: Remediation> Runtime<R> {
             }
         }
     }
+}
+
+/// What is told where the target could not be looked at afterwards.
+fn unread(error: &dyn std::fmt::Display) -> String {
+    format!("what was done could not be read back: {error}")
 }
 
 /// A round that failed on the way.

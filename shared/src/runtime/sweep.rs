@@ -123,44 +123,47 @@ impl<R: Remediation> Runtime<R> {
             tracing::warn!(target = %target.name, rule = ?engaged.rule, "a kill switch is on; what is in place stays");
             return None;
         }
+        // What is taken back need not settle first.
+        if let Some(snapshot) = &facts.snapshot {
+            let alarms = match self.alarms(&target.alarms).await {
+                Ok(alarms) => alarms,
+                Err(error) => return failed(&error, error.is_transient()),
+            };
+            let now = self.suite.clock.now();
+            let temporary = R::temporary(&target.action);
+            match duty(snapshot, temporary, &alarms, now) {
+                Duty::Wait => {}
+                Duty::Amend(amended) => {
+                    let written = self
+                        .suite
+                        .ledger
+                        .amend(R::NAME, resource, &amended, now)
+                        .await;
+                    if let Err(error) = written {
+                        return failed(&error, error.is_transient());
+                    }
+                }
+                Duty::Restore(due) => {
+                    let event = AlarmEvent {
+                        state: State::Ok,
+                        changed_at: due,
+                        ..snapshot.event.clone()
+                    };
+                    return self
+                        .on_behalf(invocation, policy, target, &event, true)
+                        .await;
+                }
+            }
+        }
         if let Some(settling) = &facts.settling {
             return self
                 .on_behalf(invocation, policy, target, &settling.event, false)
                 .await;
         }
-        let Some(snapshot) = &facts.snapshot else {
+        if facts.snapshot.is_none() {
             self.learn(target, &facts).await;
-            return None;
-        };
-        let alarms = match self.alarms(&target.alarms).await {
-            Ok(alarms) => alarms,
-            Err(error) => return failed(&error, error.is_transient()),
-        };
-        let now = self.suite.clock.now();
-        let temporary = R::temporary(&target.action);
-        match duty(snapshot, temporary, &alarms, now) {
-            Duty::Wait => None,
-            Duty::Amend(amended) => {
-                let written = self
-                    .suite
-                    .ledger
-                    .amend(R::NAME, resource, &amended, now)
-                    .await;
-                match written {
-                    Ok(_) => None,
-                    Err(error) => failed(&error, error.is_transient()),
-                }
-            }
-            Duty::Restore(due) => {
-                let event = AlarmEvent {
-                    state: State::Ok,
-                    changed_at: due,
-                    ..snapshot.event.clone()
-                };
-                self.on_behalf(invocation, policy, target, &event, true)
-                    .await
-            }
         }
+        None
     }
 
     /// Runs on a target as if `event` had been delivered now; `None` when there is nothing to tell.
