@@ -243,21 +243,36 @@ pub fn plan(observed: &Observed, policy: &Cache, moment: &Moment<'_>) -> Planned
             snapshot: None,
         };
     }
-    if let Some(by_hand) = moment
-        .snapshot
-        .and_then(|held| changed_since(stage, &held.state))
-    {
-        return Planned::InPlace {
-            reason: format!(
-                "the caching of {by_hand} was changed by hand since it was put in place, and is left alone"
-            ),
-        };
+    let held = moment.snapshot.and_then(|held| snapshot(&held.state));
+    if let Some(held) = &held {
+        // Restoring knows its own settings by what was put first, whatever the policy says by now.
+        if in_place(stage, &held.put) {
+            return Planned::InPlace {
+                reason: format!(
+                    "cached already, and kept as it was put: {}; what the policy says now counts from the next fallback",
+                    named(&held.put.methods)
+                ),
+            };
+        }
+        if let Some(by_hand) = changed_since(stage, held) {
+            return Planned::InPlace {
+                reason: format!(
+                    "the caching of {by_hand} was changed by hand since it was put in place, and is left alone"
+                ),
+            };
+        }
     }
     let chosen = match chosen(observed, policy) {
         Ok(chosen) => chosen,
         Err(reason) => return escalated(reason),
     };
     let put = put(stage, policy, &chosen);
+    if held.is_some_and(|held| held.put != put) {
+        return escalated(format!(
+            "the policy or {} was changed since an attempt that put nothing in place, and what it noted to restore would not fit; the note goes once the alarm is at OK, and the next alarm starts anew",
+            policy.stage
+        ));
+    }
     if in_place(stage, &put) {
         return Planned::InPlace {
             reason: format!("{} methods of {} are cached", chosen.len(), policy.stage),
@@ -310,17 +325,17 @@ pub fn plan(observed: &Observed, policy: &Cache, moment: &Moment<'_>) -> Planned
 }
 
 /// The first method whose caching is neither what was put in place nor what was there before.
-fn changed_since(stage: &Stage, held: &Value) -> Option<String> {
-    let Snapshot { before, put } = snapshot(held)?;
+fn changed_since(stage: &Stage, held: &Snapshot) -> Option<String> {
+    let Snapshot { before, put } = held;
     let changed = |key: &String, before: &Option<Setting>| {
         let caching = |setting: &Setting| setting.caching;
         let now = stage.settings.get(key).map(caching);
         now != Some(put.caching) && now != before.as_ref().map(caching)
     };
-    let mut settings = before.settings.into_iter();
+    let mut settings = before.settings.iter();
     settings
         .find(|(key, before)| changed(key, before))
-        .map(|(key, _)| key)
+        .map(|(key, _)| key.clone())
 }
 
 fn escalated(reason: String) -> Planned<Plan> {

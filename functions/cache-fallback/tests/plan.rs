@@ -103,6 +103,15 @@ fn decide_with(
     begun: Option<&Value>,
     held: Option<&Snapshot>,
 ) -> Planned<Plan> {
+    decide_under(&policy(), observed, begun, held)
+}
+
+fn decide_under(
+    policy: &Cache,
+    observed: &Observed,
+    begun: Option<&Value>,
+    held: Option<&Snapshot>,
+) -> Planned<Plan> {
     let event = event();
     let snapshot = held.map(|held| shared::guard::Snapshot {
         run_id: "run-0".into(),
@@ -124,7 +133,7 @@ fn decide_with(
         overtaken: None,
         snapshot: snapshot.as_ref(),
     };
-    plan(observed, &policy(), &moment)
+    plan(observed, policy, &moment)
 }
 
 fn acts(planned: Planned<Plan>) -> (Plan, Option<Snapshot>) {
@@ -286,6 +295,53 @@ fn what_is_cached_already_is_in_place() {
     // An attempt that died after the call is concluded, without another snapshot.
     let begun = json!(plan);
     assert_eq!(acts(decide(&after, Some(&begun))), (plan, None));
+}
+
+/// The answer that what is there stays, and why.
+fn stays(planned: Planned<Plan>) -> String {
+    match planned {
+        Planned::InPlace { reason } => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_policy_that_changes_meanwhile_counts_from_the_next_fallback() {
+    let (plan, snapshot) = acts(decide(&observed(), None));
+    let snapshot = snapshot.unwrap();
+    let after = Observed {
+        stage: patched(&observed().stage, &plan.patches),
+        ..observed()
+    };
+    let mut policies = [policy(), policy(), policy()];
+    policies[0].ttl_seconds = 7.try_into().unwrap();
+    policies[1].resources.pop();
+    policies[2].resources[0].path = "/gone".into();
+    for policy in policies {
+        let reason = stays(decide_under(&policy, &after, None, Some(&snapshot)));
+        assert!(
+            reason.contains("kept as it was put: GET /orders, GET /orders/{id}"),
+            "{reason}"
+        );
+    }
+    let back = restoration(&after.stage, &snapshot);
+    assert!(back.left_alone.is_empty(), "{:?}", back.left_alone);
+    let restored = patched(&after.stage, &back.patches);
+    assert_eq!(restored, observed().stage);
+}
+
+#[test]
+fn a_policy_that_changes_before_the_retry_of_a_death_puts_nothing_that_could_not_be_restored() {
+    let (plan, snapshot) = acts(decide(&observed(), None));
+    let (begun, snapshot) = (json!(plan), snapshot.unwrap());
+    let mut policy = policy();
+    let retried = decide_under(&policy, &observed(), Some(&begun), Some(&snapshot));
+    assert_eq!(acts(retried).0, plan);
+    policy.ttl_seconds = 7.try_into().unwrap();
+    match decide_under(&policy, &observed(), Some(&begun), Some(&snapshot)) {
+        Planned::Escalate { reason, .. } => assert!(reason.contains("starts anew"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
