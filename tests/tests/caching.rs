@@ -130,6 +130,31 @@ async fn what_was_changed_by_hand_meanwhile_stays_and_is_told() -> Result {
 }
 
 #[tokio::test]
+async fn what_was_turned_off_by_hand_stays_off_when_the_alarm_comes_again() -> Result {
+    scenario("turned-off", async |world| {
+        let staged = failing(world).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        cached(&staged, &proxy).await?;
+        staged.set(&[("/cacheClusterEnabled", "false")]).await?;
+        let human = staged.shown().await?;
+        world.set_alarm(&staged.alarm.name, StateValue::Ok).await?;
+        world
+            .set_alarm(&staged.alarm.name, StateValue::Alarm)
+            .await?;
+        let again = alarm_event(&staged.alarm, "OK", "ALARM", Clock::system().now());
+        let report = staged.run(&proxy).on(&again).finish().await?.report()?;
+        let words = "the cache cluster was changed by hand";
+        is(&report, "AlreadyInPlace", words)?;
+        assert_eq!(staged.shown().await?, human);
+        is(&recovers(&staged, &proxy).await?, "Applied", "as before")?;
+        let after = staged.shown().await?;
+        assert!(!after.cluster && after.settings.is_empty(), "{after:?}");
+        world.holds_no_snapshot().await
+    })
+    .await
+}
+
+#[tokio::test]
 async fn a_method_behind_an_authorizer_is_refused_by_name() -> Result {
     scenario("authorizer", async |world| {
         let staged = failing(world).await?;

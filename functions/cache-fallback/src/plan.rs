@@ -221,7 +221,7 @@ fn other_patches(key: &str, others: &Others) -> [Patch; 5] {
 /// Whether the stage is as `put` leaves it.
 #[must_use]
 pub fn in_place(stage: &Stage, put: &Put) -> bool {
-    stage.cluster.is_some()
+    stage.cluster.as_ref() == Some(&put.cluster)
         && put.methods.iter().all(|key| {
             let setting = stage.settings.get(key);
             setting.is_some_and(|setting| setting.caching == put.caching)
@@ -254,12 +254,8 @@ pub fn plan(observed: &Observed, policy: &Cache, moment: &Moment<'_>) -> Planned
                 ),
             };
         }
-        if let Some(by_hand) = changed_since(stage, held) {
-            return Planned::InPlace {
-                reason: format!(
-                    "the caching of {by_hand} was changed by hand since it was put in place, and is left alone"
-                ),
-            };
+        if let Some(reason) = changed_since(stage, held, moment.begun.is_some()) {
+            return Planned::InPlace { reason };
         }
     }
     let chosen = match chosen(observed, policy) {
@@ -324,18 +320,30 @@ pub fn plan(observed: &Observed, policy: &Cache, moment: &Moment<'_>) -> Planned
     }
 }
 
-/// The first method whose caching is neither what was put in place nor what was there before.
-fn changed_since(stage: &Stage, held: &Snapshot) -> Option<String> {
+/// What a human did to a stage that is not as it was put; nothing where an attempt has begun and may never have come to
+/// its call.
+fn changed_since(stage: &Stage, held: &Snapshot, begun: bool) -> Option<String> {
     let Snapshot { before, put } = held;
-    let changed = |key: &String, before: &Option<Setting>| {
-        let caching = |setting: &Setting| setting.caching;
-        let now = stage.settings.get(key).map(caching);
-        now != Some(put.caching) && now != before.as_ref().map(caching)
-    };
+    let caching = |setting: &Setting| setting.caching;
+    let now = |key: &String| stage.settings.get(key).map(caching);
     let mut settings = before.settings.iter();
-    settings
-        .find(|(key, before)| changed(key, before))
-        .map(|(key, _)| key.clone())
+    if stage.cluster == before.cluster
+        && settings.all(|(key, before)| now(key) == before.as_ref().map(caching))
+    {
+        return (!begun).then(|| {
+            "all is as it was before the fallback: it was undone by hand, and is left so".to_owned()
+        });
+    }
+    // One call puts all of it, so that a part that is missing was taken away.
+    let mut keys = put.methods.iter();
+    let changed = keys
+        .find(|key| now(key) != Some(put.caching))
+        .map_or("the cache cluster".to_owned(), |key| {
+            format!("the caching of {key}")
+        });
+    Some(format!(
+        "{changed} was changed by hand since it was put in place, and is left alone"
+    ))
 }
 
 fn escalated(reason: String) -> Planned<Plan> {

@@ -348,20 +348,49 @@ fn a_policy_that_changes_before_the_retry_of_a_death_puts_nothing_that_could_not
 fn another_alarm_does_not_overwrite_what_a_human_changed() {
     let (plan, snapshot) = acts(decide(&observed(), None));
     let snapshot = snapshot.unwrap();
-    let mut after = Observed {
-        stage: patched(&observed().stage, &plan.patches),
-        ..observed()
+    let begun = json!(plan);
+    let cached = patched(&observed().stage, &plan.patches);
+    let mut retuned = cached.clone();
+    let orders = retuned.settings.get_mut("~1orders/GET").unwrap();
+    orders.caching.ttl_seconds = 7;
+    let mut removed = cached.clone();
+    removed.settings.remove("~1orders/GET");
+    let off = Stage {
+        cluster: None,
+        ..cached.clone()
     };
-    // What was never put, because the attempt died, is put.
-    acts(decide_with(&observed(), None, Some(&snapshot)));
-    let orders = after.stage.settings.get_mut("~1orders/GET").unwrap();
-    orders.caching.ttl_seconds = 60;
-    for begun in [None, Some(json!(plan))] {
-        match decide_with(&after, begun.as_ref(), Some(&snapshot)) {
-            Planned::InPlace { reason } => assert!(reason.contains("by hand"), "{reason}"),
-            other => panic!("{other:?}"),
+    let resized = Stage {
+        cluster: Some("6.1".into()),
+        ..cached
+    };
+    let cases = [
+        (retuned, "the caching of ~1orders/GET was changed by hand"),
+        (removed, "the caching of ~1orders/GET was changed by hand"),
+        (off, "the cache cluster was changed by hand"),
+        (resized, "the cache cluster was changed by hand"),
+    ];
+    for (stage, words) in cases {
+        let after = Observed {
+            stage,
+            ..observed()
+        };
+        for begun in [None, Some(&begun)] {
+            let reason = stays(decide_with(&after, begun, Some(&snapshot)));
+            assert!(reason.contains(words), "{reason}");
         }
     }
+}
+
+#[test]
+fn what_a_human_undid_stays_undone_and_what_was_never_put_is_put() {
+    let (plan, snapshot) = acts(decide(&observed(), None));
+    let snapshot = snapshot.unwrap();
+    let reason = stays(decide_with(&observed(), None, Some(&snapshot)));
+    assert!(reason.contains("undone by hand"), "{reason}");
+    // The attempt that died before its call.
+    let begun = json!(plan);
+    let retried = acts(decide_with(&observed(), Some(&begun), Some(&snapshot)));
+    assert_eq!(retried.0, plan);
 }
 
 #[test]
