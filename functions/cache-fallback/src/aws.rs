@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use aws_config::SdkConfig;
 use aws_sdk_apigateway::types::{
-    CacheClusterStatus, Method, MethodSetting, Op as SdkOp, PatchOperation, Resource,
+    AuthorizerType, CacheClusterStatus, Integration, Method, MethodSetting, Op as SdkOp,
+    PatchOperation, Resource,
 };
 use aws_sdk_cloudwatch::types::{Dimension, Metric, MetricDataQuery, MetricStat};
 use aws_smithy_types::DateTime as SdkDateTime;
@@ -15,6 +16,7 @@ use shared::aws_error::AwsError;
 use crate::error::CacheError;
 use crate::plan::{ApiMethod, Caching, Observed, Op, Others, Patch, Setting, Stage, key};
 use crate::policy::Cache;
+use crate::template::{self, PLACES, Read};
 
 /// Pages of resources read at most; 500 resources each.
 const PAGES: usize = 20;
@@ -23,6 +25,14 @@ const PAGE: i32 = 500;
 const API_KEY: &str = "method.request.header.x-api-key";
 /// Where an authorizer reads its token unless it says otherwise.
 const TOKEN: &str = "method.request.header.Authorization";
+
+/// Who lets clients in.
+#[derive(Debug)]
+struct Authorizer {
+    name: String,
+    /// Where it reads who the client is; nothing where that can be anywhere in the request.
+    sources: Vec<String>,
+}
 
 /// The clients.
 #[derive(Debug)]
@@ -159,11 +169,8 @@ impl Aws {
         Ok(resources)
     }
 
-    /// Where each authorizer reads who the client is.
-    async fn authorizers(
-        &self,
-        policy: &Cache,
-    ) -> Result<HashMap<String, Vec<String>>, CacheError> {
+    /// The authorizers, by id.
+    async fn authorizers(&self, policy: &Cache) -> Result<HashMap<String, Authorizer>, CacheError> {
         let answer = self
             .apigateway
             .get_authorizers()
@@ -178,11 +185,7 @@ impl Aws {
         Ok(answer
             .items()
             .iter()
-            .map(|authorizer| {
-                let sources = authorizer.identity_source().unwrap_or(TOKEN).split(',');
-                let sources = sources.map(|source| source.trim().to_owned()).collect();
-                (authorizer.id().unwrap_or_default().to_owned(), sources)
-            })
+            .map(|found| (found.id().unwrap_or_default().to_owned(), authorizer(found)))
             .collect())
     }
 
@@ -276,7 +279,7 @@ fn described(
     path: &str,
     name: &str,
     method: &Method,
-    authorizers: &HashMap<String, Vec<String>>,
+    authorizers: &HashMap<String, Authorizer>,
 ) -> ApiMethod {
     let mut inputs = BTreeSet::new();
     let mut unkeyable = None;
@@ -306,9 +309,14 @@ fn described(
             );
         }
         Some(_) => {
-            let sources = method.authorizer_id().and_then(|id| authorizers.get(id));
-            match sources {
-                Some(sources) => inputs.extend(sources.iter().cloned()),
+            let authorizer = method.authorizer_id().and_then(|id| authorizers.get(id));
+            match authorizer {
+                Some(Authorizer { name, sources }) if sources.is_empty() => {
+                    unkeyable = Some(format!(
+                        "its authorizer {name} can read all of the request (REQUEST without identitySource), and no cache key can hold that"
+                    ));
+                }
+                Some(Authorizer { sources, .. }) => inputs.extend(sources.iter().cloned()),
                 None => drop(inputs.insert(TOKEN.to_owned())),
             }
         }
@@ -328,6 +336,23 @@ fn described(
             inputs.insert(from.clone());
         }
     }
+    let cache_key = integration.map_or(&[][..], Integration::cache_key_parameters);
+    let templates = integration.and_then(|integration| integration.request_templates());
+    let templates = templates.into_iter().flatten();
+    let reads: BTreeSet<Read> = templates
+        .flat_map(|(_, template)| template::reads(template))
+        .collect();
+    for read in reads {
+        match read {
+            Read::Named(name) => inputs.extend(unless_known(&name, &inputs, cache_key)),
+            Read::Placed(parameter) => drop(inputs.insert(parameter)),
+            Read::Unkeyable(read) => {
+                unkeyable.get_or_insert_with(|| {
+                    format!("its mapping template reads {read}, which no cache key can hold")
+                });
+            }
+        }
+    }
     let held = |source: &String| source.starts_with("method.request.");
     if let Some(source) = inputs.iter().find(|source| !held(source)) {
         unkeyable.get_or_insert_with(|| {
@@ -339,9 +364,29 @@ fn described(
         method: name.to_owned(),
         inputs: inputs.into_iter().collect(),
         unkeyable,
-        cache_key: integration
-            .map(|integration| integration.cache_key_parameters().to_vec())
-            .unwrap_or_default(),
+        cache_key: cache_key.to_vec(),
+    }
+}
+
+/// A parameter that a template reads wherever the request has it, unless it is in the cache key or asked for already.
+fn unless_known(name: &str, inputs: &BTreeSet<String>, cache_key: &[String]) -> Option<String> {
+    let known = PLACES.iter().any(|place| {
+        let parameter = template::parameter(place, name);
+        inputs.contains(&parameter) || cache_key.contains(&parameter)
+    });
+    (!known).then(|| template::parameter("querystring", name))
+}
+
+fn authorizer(found: &aws_sdk_apigateway::types::Authorizer) -> Authorizer {
+    let sources = found.identity_source().unwrap_or_default().split(',');
+    let sources = sources.map(str::trim).filter(|source| !source.is_empty());
+    let mut sources: Vec<String> = sources.map(str::to_owned).collect();
+    if sources.is_empty() && found.r#type() != Some(&AuthorizerType::Request) {
+        sources.push(TOKEN.to_owned());
+    }
+    Authorizer {
+        name: found.name().or(found.id()).unwrap_or_default().to_owned(),
+        sources,
     }
 }
 
@@ -409,10 +454,11 @@ mod tests {
             .api_key_required(true)
             .request_parameters("method.request.querystring.page", false)
             .build();
-        let authorizers = HashMap::from([(
-            "a1".to_owned(),
-            vec!["method.request.header.Cookie".to_owned()],
-        )]);
+        let cookie = aws_sdk_apigateway::types::Authorizer::builder()
+            .r#type(AuthorizerType::Request)
+            .identity_source("method.request.header.Cookie")
+            .build();
+        let authorizers = HashMap::from([("a1".to_owned(), authorizer(&cookie))]);
         let described = described("/orders/{id}/{rest+}", "GET", &method, &authorizers);
         assert_eq!(
             described.inputs,
@@ -439,5 +485,52 @@ mod tests {
         let reads = Method::builder().method_integration(integration).build();
         let told = described("/a", "GET", &reads, &none).unkeyable.unwrap();
         assert!(told.contains("context.authorizer.sub"), "{told}");
+    }
+
+    #[test]
+    fn an_authorizer_that_can_read_everything_fits_in_no_key() {
+        let mut whole = aws_sdk_apigateway::types::Authorizer::builder()
+            .name("who")
+            .r#type(AuthorizerType::Request);
+        let method = Method::builder()
+            .authorization_type("CUSTOM")
+            .authorizer_id("a1")
+            .build();
+        let read = |found: &_| {
+            let authorizers = HashMap::from([("a1".to_owned(), authorizer(found))]);
+            described("/a", "GET", &method, &authorizers)
+        };
+        for source in [None, Some(String::new())] {
+            whole = whole.set_identity_source(source);
+            let told = read(&whole.clone().build()).unkeyable.unwrap();
+            assert!(told.contains("its authorizer who can read all"), "{told}");
+        }
+        let token = whole.r#type(AuthorizerType::Token).build();
+        assert_eq!(read(&token).inputs, [TOKEN]);
+    }
+
+    #[test]
+    fn a_method_depends_on_what_its_mapping_templates_read() {
+        let read = |template: &str, cache_key: &[&str]| {
+            let mut integration =
+                Integration::builder().request_templates("application/json", template);
+            for parameter in cache_key {
+                integration = integration.cache_key_parameters(*parameter);
+            }
+            let method = Method::builder()
+                .method_integration(integration.build())
+                .build();
+            described("/orders/{id}", "GET", &method, &HashMap::new())
+        };
+        let id = "method.request.path.id";
+        let page = "method.request.querystring.page";
+        let header = "method.request.header.page";
+        assert_eq!(read("$input.params('id')", &[]).inputs, [id]);
+        assert_eq!(read("$input.params('page')", &[]).inputs, [id, page]);
+        assert_eq!(read("$input.params('page')", &[header]).inputs, [id]);
+        let placed = read("$input.params().header.page", &[page]);
+        assert_eq!(placed.inputs, [header, id]);
+        let told = read("$context.identity.sourceIp", &[]).unkeyable.unwrap();
+        assert!(told.contains("$context.identity.sourceIp"), "{told}");
     }
 }

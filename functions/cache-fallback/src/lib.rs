@@ -8,6 +8,7 @@ pub mod aws;
 pub mod error;
 pub mod plan;
 pub mod policy;
+pub mod template;
 
 use aws_config::SdkConfig;
 use chrono::{DateTime, TimeDelta, Utc};
