@@ -18,6 +18,16 @@ pub enum CacheError {
         /// The cluster's status.
         status: String,
     },
+    /// `CloudWatch` gave a part of the numbers only.
+    #[error(
+        "cloudwatch:GetMetricData on {stage} answered in part only ({part}); it is safe to try again later"
+    )]
+    Partial {
+        /// The stage.
+        stage: String,
+        /// Which part is missing, in `CloudWatch`'s words.
+        part: String,
+    },
     /// The ledger's snapshot was written by another release.
     #[error(
         "what is to be put back on {stage} is not in a form that this release reads; restore the stage by hand from the ledger's snapshot, and delete it"
@@ -32,7 +42,7 @@ impl Failure for CacheError {
     fn is_transient(&self) -> bool {
         match self {
             Self::Aws(error) => error.is_transient(),
-            Self::Busy { .. } => true,
+            Self::Busy { .. } | Self::Partial { .. } => true,
             Self::Unreadable { .. } => false,
         }
     }

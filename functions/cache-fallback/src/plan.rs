@@ -274,6 +274,14 @@ pub fn plan(observed: &Observed, policy: &Cache, moment: &Moment<'_>) -> Planned
             reason: format!("{} methods of {} are cached", chosen.len(), policy.stage),
         };
     }
+    if observed.requests == 0 {
+        return Planned::Nothing {
+            reason: format!(
+                "CloudWatch counts no request to {} in {} s, so that it cannot be told whether a cache would help; check that the alarm watches this stage",
+                policy.stage, policy.window_seconds
+            ),
+        };
+    }
     let succeeded = observed.requests.saturating_sub(observed.server_errors);
     let why = format!(
         "{} of {} requests in {} s ended in a server error",
