@@ -22,8 +22,8 @@ pub struct Cache {
     /// Memory of the cache cluster in GB. A cluster that is there already keeps its size.
     #[serde(default)]
     pub size_gb: Size,
-    /// How long an answer is served from the cache, 1 to 3,600 s.
-    #[serde(default = "five_minutes")]
+    /// How long an answer is served from the cache, 1 to 3,600 s. Errors are kept as long, so keep it short.
+    #[serde(default = "one_minute")]
     pub ttl_seconds: NonZeroU32,
     /// Whether the cached answers are encrypted.
     #[serde(default = "yes")]
@@ -120,6 +120,14 @@ impl Size {
     }
 }
 
+/// API Gateway keeps whatever the backend answered, errors too.
+const fn one_minute() -> NonZeroU32 {
+    match NonZeroU32::new(60) {
+        Some(seconds) => seconds,
+        None => NonZeroU32::MIN,
+    }
+}
+
 const fn five_minutes() -> NonZeroU32 {
     match NonZeroU32::new(300) {
         Some(seconds) => seconds,
@@ -211,11 +219,15 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn check(change: impl FnOnce(&mut Value)) -> Result<(), String> {
-        let mut value = json!({
+    fn least() -> Value {
+        json!({
             "stage": "arn:aws:apigateway:eu-west-1::/restapis/a1b2c3/stages/prod",
             "resources": [{"path": "/orders/{id}"}],
-        });
+        })
+    }
+
+    fn check(change: impl FnOnce(&mut Value)) -> Result<(), String> {
+        let mut value = least();
         change(&mut value);
         serde_json::from_value::<Cache>(value)
             .map_err(|error| error.to_string())?
@@ -225,6 +237,13 @@ mod tests {
     #[test]
     fn a_stage_and_a_resource_will_do() {
         check(|_| {}).unwrap();
+    }
+
+    #[test]
+    fn an_error_is_kept_for_a_minute_at_most_unless_the_policy_says_otherwise() {
+        let cache: Cache = serde_json::from_value(least()).unwrap();
+        assert_eq!(cache.ttl_seconds.get(), 60);
+        assert_eq!(cache.window_seconds.get(), 300);
     }
 
     #[test]

@@ -405,7 +405,7 @@ fn what_a_human_changed_stays_and_is_told() {
         .get_mut("~1orders/GET")
         .unwrap()
         .caching
-        .ttl_seconds = 60;
+        .ttl_seconds = 30;
     let other = after.settings.get_mut("~1orders~1{id}/GET").unwrap();
     other.others.burst_limit = 7;
     let back = restoration(&after, &snapshot);
