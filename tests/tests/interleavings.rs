@@ -25,6 +25,8 @@ const AT_ONCE: usize = 6;
 const SEEDS: Range<u64> = 1..13;
 const OTHER_SEEDS: &str = "FORGEGUARD_SEEDS";
 const ORDERS: &str = "~1orders/GET";
+/// A method that is not cached.
+const HEALTH: &str = "~1health/GET";
 
 /// What can happen next.
 #[derive(Debug, Clone, Copy)]
@@ -208,16 +210,26 @@ impl Scene for Cached<'_> {
     }
 
     async fn human(&mut self, rng: &mut Rng, _proxy: &Proxy) -> Result {
-        let ttl = rng.u32(10..200).to_string();
-        let path = format!("/{ORDERS}/caching/ttlInSeconds");
-        self.staged.set(&[(&path, &ttl)]).await?;
+        let number = rng.u32(10..200).to_string();
+        let (path, field) = if rng.bool() {
+            (ORDERS, "caching/ttlInSeconds")
+        } else {
+            (HEALTH, "throttling/burstLimit")
+        };
+        let before = self.staged.shown().await?;
+        let change = format!("/{path}/{field}");
+        self.staged.set(&[(&change, &number)]).await?;
         let shown = self.staged.shown().await?;
-        let (key, hand) = shown
+        let Some((key, hand)) = shown
             .settings
             .iter()
-            .find(|(_, setting)| setting.cache_ttl_in_seconds().to_string() == ttl)
-            .during("the human's setting")?;
-        self.expected.cluster = hand.caching_enabled();
+            .find(|(key, setting)| before.settings.get(*key) != Some(setting))
+        else {
+            return Ok(());
+        };
+        if path == ORDERS {
+            self.expected.cluster = hand.caching_enabled();
+        }
         self.expected.settings.insert(key.clone(), hand.clone());
         Ok(())
     }
