@@ -253,6 +253,28 @@ async fn a_human_between_look_and_change_is_followed_by_a_new_plan() -> Result {
     .await
 }
 
+#[tokio::test]
+async fn an_answer_that_was_lost_is_looked_up() -> Result {
+    scenario("page-lost", async |world| {
+        let fronted = Fronted::new(world, Front::Distribution, RUN_ONCE).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        for action in ["PutKey", "DeleteKey"] {
+            let action = format!("cloudfront-keyvaluestore:{action}");
+            proxy.inject(Rule::new(&action, Fault::LoseAnswer).first(1));
+        }
+        let report = fronted.run(&proxy).finish().await?.report()?;
+        is(&report, "Applied", "answers 503 with the page")?;
+        assert_eq!(proxy.calls("cloudfront-keyvaluestore:PutKey").len(), 2);
+        assert!(fronted.get("/", &[]).await?.is_page());
+        let back = fronted.recovers(&proxy, TimeDelta::zero()).await?;
+        is(&back.finish().await?.report()?, "Applied", "answers 200")?;
+        assert_eq!(proxy.calls("cloudfront-keyvaluestore:DeleteKey").len(), 2);
+        assert!(fronted.get("/", &[]).await?.is_service());
+        Ok(())
+    })
+    .await
+}
+
 /// Where an undisturbed raise and take-down can die.
 async fn deaths(front: Front) -> Result<[Vec<Death>; 2]> {
     let mut deaths = [Vec::new(), Vec::new()];

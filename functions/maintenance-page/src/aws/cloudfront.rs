@@ -7,6 +7,7 @@
 use aws_sdk_cloudfrontkeyvaluestore::Client;
 use aws_sdk_cloudfrontkeyvaluestore::config::http::HttpResponse;
 use aws_sdk_cloudfrontkeyvaluestore::error::SdkError;
+use aws_sdk_cloudfrontkeyvaluestore::operation::get_key::GetKeyError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use shared::aws_error::AwsError;
 
@@ -35,6 +36,32 @@ impl Distribution<'_> {
     {
         PageError::Aws(AwsError::new(operation, self.arn(), error))
     }
+
+    /// The key's value; `None` when it is not there.
+    async fn held(&self) -> Result<Option<String>, PageError> {
+        let held = self.client.get_key().kvs_arn(self.arn()).key(KEY);
+        match held.send().await {
+            Ok(held) => Ok(Some(held.value().to_owned())),
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(GetKeyError::is_resource_not_found_exception) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(self.failed("cloudfront-keyvaluestore:GetKey", &error)),
+        }
+    }
+
+    /// What a conflict comes to. Where the answer was lost to a change that took effect, the SDK's next try is in
+    /// conflict with it.
+    async fn in_conflict(&self, wanted: Option<&str>) -> Result<Moved, PageError> {
+        if self.held().await?.as_deref() == wanted {
+            Ok(Moved::There)
+        } else {
+            Ok(Moved::Overtaken)
+        }
+    }
 }
 
 impl InFront for Distribution<'_> {
@@ -44,19 +71,9 @@ impl InFront for Distribution<'_> {
         let store = store.send().await.map_err(|error| {
             self.failed("cloudfront-keyvaluestore:DescribeKeyValueStore", &error)
         })?;
-        let held = self.client.get_key().kvs_arn(self.arn()).key(KEY);
-        let notice = match held.send().await {
-            // The function passes over what it cannot read, and over what is past its time.
-            Ok(held) => serde_json::from_str::<Notice>(held.value()).ok(),
-            Err(error)
-                if error
-                    .as_service_error()
-                    .is_some_and(aws_sdk_cloudfrontkeyvaluestore::operation::get_key::GetKeyError::is_resource_not_found_exception) =>
-            {
-                None
-            }
-            Err(error) => return Err(self.failed("cloudfront-keyvaluestore:GetKey", &error)),
-        };
+        let held = self.held().await?;
+        // The function passes over what it cannot read, and over what is past its time.
+        let notice = held.and_then(|held| serde_json::from_str::<Notice>(&held).ok());
         Ok(Observed {
             notice,
             route: None,
@@ -71,13 +88,13 @@ impl InFront for Distribution<'_> {
             .put_key()
             .kvs_arn(self.arn())
             .key(KEY)
-            .value(notice)
+            .value(&notice)
             .set_if_match(plan.version.clone())
             .send()
             .await;
         match put {
             Ok(_) => Ok(Moved::There),
-            Err(error) if is_conflict(&error) => Ok(Moved::Overtaken),
+            Err(error) if is_conflict(&error) => self.in_conflict(Some(&notice)).await,
             Err(error) => Err(self.failed("cloudfront-keyvaluestore:PutKey", &error)),
         }
     }
@@ -93,7 +110,7 @@ impl InFront for Distribution<'_> {
             .await;
         match deleted {
             Ok(_) => Ok(Moved::There),
-            Err(error) if is_conflict(&error) => Ok(Moved::Overtaken),
+            Err(error) if is_conflict(&error) => self.in_conflict(None).await,
             Err(error) => Err(self.failed("cloudfront-keyvaluestore:DeleteKey", &error)),
         }
     }
