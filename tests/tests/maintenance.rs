@@ -275,6 +275,28 @@ async fn an_answer_that_was_lost_is_looked_up() -> Result {
     .await
 }
 
+#[tokio::test]
+async fn a_page_comes_down_though_the_policy_names_another_api_by_then() -> Result {
+    scenario("page-edited", async |world| {
+        let mut fronted = Fronted::new(world, Front::Domain, RUN_ONCE).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let report = fronted.run(&proxy).finish().await?.report()?;
+        is(&report, "Applied", "the page")?;
+        let front = &mut fronted.policy["targets"][0]["action"]["front"];
+        front["api_gateway"]["maintenance_stage"] = json!("page");
+        world.put_policy(&fronted.policy).await?;
+        let again = alarm_event(&fronted.alarm, "OK", "ALARM", Clock::system().now());
+        let again = fronted.run(&proxy).on(&again).request_id("again");
+        let report = again.finish().await?.report()?;
+        is(&report, "AlreadyInPlace", "under an earlier policy")?;
+        let back = fronted.recovers(&proxy, TimeDelta::zero()).await?;
+        is(&back.finish().await?.report()?, "Applied", "answers 200")?;
+        assert!(fronted.get("/", &[]).await?.is_service());
+        world.holds_no_snapshot().await
+    })
+    .await
+}
+
 /// Where an undisturbed raise and take-down can die.
 async fn deaths(front: Front) -> Result<[Vec<Death>; 2]> {
     let mut deaths = [Vec::new(), Vec::new()];

@@ -157,6 +157,7 @@ impl Remediation for MaintenancePage {
             subject: action.resource().to_owned(),
         };
         let snapshot = plan::snapshot(snapshot).ok_or_else(unreadable)?;
+        let action = &snapshot.put_under(action);
         for _ in 0..ATTEMPTS {
             let observed = Box::pin(self.aws.look(action)).await?;
             let summary = match plan::lowering(&observed, &snapshot) {

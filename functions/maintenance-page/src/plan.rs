@@ -100,6 +100,22 @@ pub struct Routes {
 pub struct Snapshot {
     /// Where the domain led; `None` for a distribution, which had no page.
     pub service: Option<Route>,
+    /// Where it leads with the page; `None` for a distribution, and where an earlier release wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page: Option<Route>,
+}
+
+impl Snapshot {
+    /// The policy with the page where it was put: an edit since then must not hide the page that is up.
+    #[must_use]
+    pub fn put_under(&self, policy: &Page) -> Page {
+        let mut policy = policy.clone();
+        if let (Front::ApiGateway(mapping), Some(page)) = (&mut policy.front, &self.page) {
+            mapping.maintenance_api.clone_from(&page.api);
+            mapping.maintenance_stage.clone_from(&page.stage);
+        }
+        policy
+    }
 }
 
 /// Decides.
@@ -121,7 +137,20 @@ pub fn plan(observed: &Observed, policy: &Page, moment: &Moment<'_>) -> Planned<
             _ => in_place(notice, policy, moment),
         };
     }
-    let routes = match routes(observed, policy) {
+    let held = moment
+        .snapshot
+        .and_then(|snapshot| self::snapshot(&snapshot.state));
+    let page = held.as_ref().and_then(|held| held.page.as_ref());
+    if page.is_some() && observed.route.as_ref() == page {
+        return Planned::InPlace {
+            reason: format!(
+                "{} leads to the page, which went up under an earlier policy",
+                policy.resource()
+            ),
+        };
+    }
+    let put = held.map(|held| held.put_under(policy));
+    let routes = match routes(observed, put.as_ref().unwrap_or(policy)) {
         Ok(routes) => routes,
         Err(reason) => {
             return Planned::Escalate {
@@ -132,6 +161,7 @@ pub fn plan(observed: &Observed, policy: &Page, moment: &Moment<'_>) -> Planned<
     };
     let snapshot = Snapshot {
         service: routes.as_ref().map(|routes| routes.service.clone()),
+        page: routes.as_ref().map(|routes| routes.page.clone()),
     };
     Planned::Act {
         plan: Plan {

@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use maintenance_page::plan::{
     BY, Lowering, Notice, Observed, Plan, Route, Snapshot, lowering, plan,
 };
-use maintenance_page::policy::Page;
+use maintenance_page::policy::{Front, Page};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use shared::alarm::AlarmEvent;
@@ -141,7 +141,10 @@ fn a_page_that_is_down_goes_up_with_all_it_says() {
     assert_eq!(mapped.notice.until, None);
     assert_eq!(
         snapshot,
-        Some(json!({"service": {"api": "service", "stage": "prod"}}))
+        Some(json!({
+            "service": {"api": "service", "stage": "prod"},
+            "page": {"api": "page", "stage": "page"},
+        }))
     );
 }
 
@@ -202,6 +205,50 @@ fn what_an_attempt_that_died_wrote_is_concluded_under_the_version_it_left() {
     assert_eq!((again.notice, snapshot), (begun.notice, None));
 }
 
+/// The policy names another maintenance API than the one that the page was put up with.
+#[test]
+fn the_page_is_where_it_was_put_whatever_the_policy_says_since() {
+    let event = event();
+    let earlier = route("earlier");
+    let state = json!({"service": route("service"), "page": earlier});
+    let in_ledger = guard::Snapshot {
+        state: state.clone(),
+        ..held(&event)
+    };
+    let moment = Moment {
+        now: now(),
+        resuming: false,
+        event: &event,
+        incident_id: INCIDENT,
+        memory: None,
+        begun: None,
+        snapshot: Some(&in_ledger),
+    };
+    let policy = policy("domain");
+    let mut seen = observed("domain", None);
+    // What an attempt that died did not get to goes where the ledger says.
+    let (raised, _) = acts(plan(&seen, &policy, &moment));
+    assert_eq!(raised.routes.unwrap().page, earlier);
+    seen.route = Some(earlier.clone());
+    let Planned::InPlace { reason } = plan(&seen, &policy, &moment) else {
+        panic!("a second page")
+    };
+    assert!(reason.contains("an earlier policy"), "{reason}");
+    let place = |snapshot: &Value| {
+        let snapshot = maintenance_page::plan::snapshot(snapshot).unwrap();
+        let Front::ApiGateway(mapping) = snapshot.put_under(&policy).front else {
+            panic!("another front")
+        };
+        Route {
+            api: mapping.maintenance_api,
+            stage: mapping.maintenance_stage,
+        }
+    };
+    assert_eq!(place(&state), earlier);
+    // An earlier release did not write it.
+    assert_eq!(place(&json!({"service": route("service")})), route("page"));
+}
+
 #[test]
 fn a_page_past_its_time_counts_as_down() {
     let mut seen = observed("cloudfront", Some("anna"));
@@ -225,7 +272,7 @@ proptest! {
     /// Only our own page ever comes down, and a service that changed is left where it is.
     #[test]
     fn nobody_elses_page_is_taken_down(seen in anything_observed(), service in proptest::option::of(Just("service"))) {
-        let snapshot = Snapshot { service: service.map(route) };
+        let snapshot = Snapshot { service: service.map(route), page: None };
         match lowering(&seen, &snapshot) {
             Lowering::TakeDown => prop_assert_eq!(seen.notice.unwrap().by, BY),
             Lowering::Down => {
@@ -245,6 +292,7 @@ proptest! {
             prop_assert_ne!(&routes.service, &routes.page);
             let snapshot: Snapshot = serde_json::from_value(snapshot.unwrap()).unwrap();
             prop_assert_eq!(snapshot.service, Some(routes.service));
+            prop_assert_eq!(snapshot.page, Some(routes.page));
         }
     }
 }

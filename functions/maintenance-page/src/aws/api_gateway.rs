@@ -61,11 +61,15 @@ impl CustomDomain<'_> {
         Ok(stage.variables().cloned().unwrap_or_default())
     }
 
-    async fn set_variables(&self, operations: Vec<PatchOperation>) -> Result<(), PageError> {
+    async fn set_variables(
+        &self,
+        page: &Route,
+        operations: Vec<PatchOperation>,
+    ) -> Result<(), PageError> {
         self.client
             .update_stage()
-            .rest_api_id(&self.policy.maintenance_api)
-            .stage_name(&self.policy.maintenance_stage)
+            .rest_api_id(&page.api)
+            .stage_name(&page.stage)
             .set_patch_operations(Some(operations))
             .send()
             .await
@@ -120,8 +124,8 @@ impl InFront for CustomDomain<'_> {
             return Ok(Moved::Overtaken);
         };
         // What nobody is led to can be prepared while the mapping is read again.
-        let (route, ()) =
-            tokio::try_join!(self.route(), self.set_variables(announced(&plan.notice)))?;
+        let announced = self.set_variables(&routes.page, announced(&plan.notice));
+        let (route, ()) = tokio::try_join!(self.route(), announced)?;
         if route == routes.page {
             return Ok(Moved::There);
         }
@@ -138,14 +142,15 @@ impl InFront for CustomDomain<'_> {
                 subject: self.policy.mapping.to_string(),
             });
         };
-        if !self.is_page(&self.route().await?) {
+        let page = self.route().await?;
+        if !self.is_page(&page) {
             return Ok(Moved::Overtaken);
         }
         self.lead_to(service).await?;
         // Whoever maps the domain to the page by hand next is not taken for us.
         let operation = PatchOperation::builder().op(Op::Remove);
         let operation = operation.path(format!("/variables/{BY}")).build();
-        self.set_variables(vec![operation]).await?;
+        self.set_variables(&page, vec![operation]).await?;
         Ok(Moved::There)
     }
 }
