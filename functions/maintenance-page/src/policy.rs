@@ -12,6 +12,9 @@ use shared::policy::{Action, Term};
 const MAPPING: &str = "arn:aws:apigateway:<region>::/domainnames/<domain name>/basepathmappings/<base path or (none)>";
 /// Characters of a SHA-256 in hexadecimal.
 const SHA256: usize = 64;
+/// What the paths of health checks may come to as a JSON list: a key's value has at most 1,024 characters (Amazon
+/// `CloudFront` Developer Guide, "File format for key-value pairs"), and 384 are kept for the rest of the notice.
+const PATHS: usize = 640;
 
 /// A page before one service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -51,7 +54,7 @@ pub struct KeyValueStore {
     /// The SHA-256, in hexadecimal, of the secret with which responders see the service. Nobody does without it.
     #[serde(default)]
     pub bypass_sha256: Option<String>,
-    /// Paths that always reach the service.
+    /// Paths that always reach the service, at most 640 characters as a JSON list.
     #[serde(default)]
     pub health_check_paths: BTreeSet<String>,
     /// What the page tells clients to wait before they come again, 1 to 3,600 s.
@@ -162,6 +165,13 @@ impl KeyValueStore {
                 "health_check_paths has {path:?}; give whole paths, as in \"/health\""
             ));
         }
+        let paths = serde_json::to_string(&self.health_check_paths).unwrap_or_default();
+        if paths.len() > PATHS {
+            return Err(format!(
+                "health_check_paths comes to {} characters as a JSON list; {PATHS} are the most that fit into the key-value store with the notice: give fewer or shorter paths",
+                paths.len()
+            ));
+        }
         if self.retry_after_seconds.get() > 3_600 {
             return Err(format!(
                 "retry_after_seconds is {}; it must be 1 to 3600",
@@ -255,7 +265,7 @@ mod tests {
     #[test]
     fn what_cannot_be_carried_out_is_refused_by_name() {
         type Change = fn(&mut Value);
-        let cases: [(Value, Change, &str); 11] = [
+        let cases: [(Value, Change, &str); 12] = [
             (
                 store(),
                 |v| v["front"]["cloudfront"]["key_value_store"] = json!("arn:aws:s3:::b"),
@@ -270,6 +280,14 @@ mod tests {
                 store(),
                 |v| v["front"]["cloudfront"]["health_check_paths"] = json!(["health"]),
                 "whole paths",
+            ),
+            (
+                store(),
+                |v| {
+                    let path = format!("/{}", "x".repeat(636));
+                    v["front"]["cloudfront"]["health_check_paths"] = json!([path]);
+                },
+                "comes to 641 characters",
             ),
             (
                 store(),

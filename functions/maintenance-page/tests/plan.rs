@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use shared::alarm::AlarmEvent;
 use shared::guard;
+use shared::policy::Action as _;
 use shared::remediation::{Moment, Planned};
 
 const INCIDENT: &str = "inc-1";
@@ -146,6 +147,34 @@ fn a_page_that_is_down_goes_up_with_all_it_says() {
             "page": {"api": "page", "stage": "page"},
         }))
     );
+}
+
+/// A value in a key-value store has at most 1,024 characters.
+#[test]
+fn the_longest_notice_of_a_policy_fits_into_the_key_value_store() {
+    let mut policy = policy("cloudfront");
+    policy.next_update_minutes = 1_440.try_into().unwrap();
+    let Front::Cloudfront(store) = &mut policy.front else {
+        panic!("another front")
+    };
+    store.retry_after_seconds = 3_600.try_into().unwrap();
+    store.bypass_sha256 = Some("0".repeat(64));
+    store.health_check_paths = [format!("/{}", "x".repeat(635))].into();
+    policy.check().unwrap();
+    let event = event();
+    let incident_id = shared::ids::incident_id(&event.alarm_arn, event.changed_at);
+    let moment = Moment {
+        now: now(),
+        resuming: false,
+        event: &event,
+        incident_id: &incident_id,
+        memory: None,
+        begun: None,
+        snapshot: None,
+    };
+    let (raised, _) = acts(plan(&observed("cloudfront", None), &policy, &moment));
+    let value = serde_json::to_string(&raised.notice).unwrap();
+    assert!(value.len() <= 1_024, "{}: {value}", value.len());
 }
 
 #[test]
