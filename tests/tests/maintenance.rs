@@ -119,6 +119,28 @@ async fn of_sixteen_deliveries_one_raises_the_page() -> Result {
 }
 
 #[tokio::test]
+async fn the_page_stays_until_the_alarm_was_at_ok_for_a_while() -> Result {
+    before_both("page-stable", async |world, mut fronted, proxy| {
+        fronted.policy["targets"][0]["action"]["term"] = json!({"stabilisation_seconds": 60});
+        world.put_policy(&fronted.policy).await?;
+        fronted.run(&proxy).finish().await?.report()?;
+        let back = fronted.recovers(&proxy, TimeDelta::zero()).await?;
+        is(&back.finish().await?.report()?, "Pending", "60 s after")?;
+        assert!(fronted.get("/", &[]).await?.is_page());
+        let look = fronted.run(&proxy).on(&scheduled());
+        let early = look.clone().later_by(TimeDelta::seconds(30));
+        let early = early.finish().await?.answer.ok().during("the look")?;
+        assert_eq!(early["reports"], json!([]), "{early}");
+        assert!(fronted.get("/", &[]).await?.is_page());
+        let due = look.later_by(TimeDelta::seconds(70)).request_id("due");
+        is(&due.finish().await?.report()?, "Applied", "answers 200")?;
+        assert!(fronted.get("/", &[]).await?.is_service());
+        world.holds_no_snapshot().await
+    })
+    .await
+}
+
+#[tokio::test]
 async fn the_page_expires_even_if_the_alarm_stays() -> Result {
     before_both("page-expires", async |world, mut fronted, proxy| {
         fronted.policy["targets"][0]["action"]["term"] =
