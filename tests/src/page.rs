@@ -375,7 +375,7 @@ fn replace(path: &str, value: &str) -> PatchOperation {
     operation.path(path).value(value).build()
 }
 
-/// An API that answers at the root and at `/healthz`.
+/// An API that answers at the root, at `/healthz` and at `/health`, the template's path of health checks.
 pub async fn service(world: &World) -> Result<String> {
     let api = &world.aws.apigateway;
     let name = format!("{}-service", world.name);
@@ -385,10 +385,13 @@ pub async fn service(world: &World) -> Result<String> {
     let resources = api.get_resources().rest_api_id(&id).send().await?;
     let root = resources.items().first().and_then(|root| root.id());
     let root = root.during("the root")?.to_owned();
-    let health = api.create_resource().rest_api_id(&id).parent_id(&root);
-    let health = health.path_part("healthz").send().await?;
-    let health = health.id().during("the health check")?.to_owned();
-    for resource in [&root, &health] {
+    let mut resources = vec![root.clone()];
+    for part in ["healthz", "health"] {
+        let health = api.create_resource().rest_api_id(&id).parent_id(&root);
+        let health = health.path_part(part).send().await?;
+        resources.push(health.id().during("the health check")?.to_owned());
+    }
+    for resource in &resources {
         api.put_method()
             .rest_api_id(&id)
             .resource_id(resource)
@@ -433,7 +436,13 @@ pub async fn service(world: &World) -> Result<String> {
 /// The path at which the local cloud serves the service without a domain.
 #[must_use]
 pub fn origin_path(service: &str) -> String {
-    format!("/_aws/execute-api/{service}/{STAGE}")
+    path_without_domain(service, STAGE)
+}
+
+/// The path at which the local cloud serves an API without a domain.
+#[must_use]
+pub fn path_without_domain(api: &str, stage: &str) -> String {
+    format!("/_aws/execute-api/{api}/{stage}")
 }
 
 /// Maps a custom domain to the service.

@@ -163,7 +163,15 @@ async fn an_outage_puts_both_pages_up_through_the_templates_rule() -> Result {
             Ok(answers.iter().all(Answer::is_page).then_some(()))
         })
         .await?;
-        // Whoever has the API's key, or asks for its health, gets the service behind the domain.
+        // Whoever has the API's key, or asks for its health, gets the service behind the page. At every host the local
+        // cloud answers /health itself, so that it is asked of the page's API, where the domain leads.
+        let api = world.cloud.output("MaintenancePageApiId")?;
+        let page = page::path_without_domain(api, "page");
+        let [_, domain] = &guarded.hosts;
+        let healthy = page::get(world, domain, &format!("{page}/health"), &[]).await?;
+        ensure(healthy.is_service(), || format!("{healthy:?}"))?;
+        let below = page::get(world, domain, &format!("{page}/health/below"), &[]).await?;
+        ensure(below.is_page(), || format!("{below:?}"))?;
         let key = world.cloud.output("MaintenancePageBypassKeyId")?;
         let key = world.aws.apigateway.get_api_key().api_key(key);
         let key = key.include_value(true).send().await?;
