@@ -140,6 +140,31 @@ async fn the_page_stays_until_the_alarm_was_at_ok_for_a_while() -> Result {
     .await
 }
 
+/// Nobody can look at the address of the policy: the page is taken down in time all the same.
+#[tokio::test]
+async fn a_page_that_cannot_be_seen_is_taken_down_in_time() -> Result {
+    before_both("page-unseen", async |world, mut fronted, proxy| {
+        let action = &mut fronted.policy["targets"][0]["action"];
+        action["url"] = json!("http://unseen.localhost:1/");
+        action["term"] = json!({"stabilisation_seconds": 60});
+        world.put_policy(&fronted.policy).await?;
+        let report = fronted.run(&proxy).finish().await?.report()?;
+        is(&report, "Pending", "unseen.localhost")?;
+        assert!(fronted.get("/", &[]).await?.is_page());
+        let look = fronted.run(&proxy).on(&scheduled());
+        let report = look.clone().finish().await?.report()?;
+        is(&report, "Pending", "could not be read back")?;
+        let back = fronted.recovers(&proxy, TimeDelta::zero()).await?;
+        is(&back.finish().await?.report()?, "Pending", "60 s after")?;
+        let due = look.later_by(TimeDelta::seconds(70)).request_id("due");
+        let report = due.finish().await?.report()?;
+        is(&report, "Applied", "unseen.localhost")?;
+        assert!(fronted.get("/", &[]).await?.is_service());
+        world.holds_no_snapshot().await
+    })
+    .await
+}
+
 #[tokio::test]
 async fn the_page_expires_even_if_the_alarm_stays() -> Result {
     before_both("page-expires", async |world, mut fronted, proxy| {

@@ -170,6 +170,7 @@ fn the_longest_notice_of_a_policy_fits_into_the_key_value_store() {
         incident_id: &incident_id,
         memory: None,
         begun: None,
+        overtaken: None,
         snapshot: None,
     };
     let (raised, _) = acts(plan(&observed("cloudfront", None), &policy, &moment));
@@ -251,6 +252,7 @@ fn the_page_is_where_it_was_put_whatever_the_policy_says_since() {
         incident_id: INCIDENT,
         memory: None,
         begun: None,
+        overtaken: None,
         snapshot: Some(&in_ledger),
     };
     let policy = policy("domain");
