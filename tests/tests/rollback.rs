@@ -8,7 +8,7 @@ use end_to_end::Result;
 use end_to_end::alias::{ALIAS, Guarded, Pointing, code};
 use end_to_end::case::AFTER_A_DEATH;
 use end_to_end::failure::{During as _, Failure, all, ensure};
-use end_to_end::proxy::{Death, Fault, Hold, Phase, Proxy, Rule};
+use end_to_end::proxy::{Death, Fault, Hold, Phase, Proxy, Reply, Rule};
 use end_to_end::replay::is;
 use end_to_end::world::{World, alarm_event, scenario, scheduled};
 use futures_util::future::join_all;
@@ -34,14 +34,19 @@ async fn with_canary(world: &World) -> Result<Guarded<'_>> {
     let codes = [code("one"), code("two")];
     let codes: Vec<&str> = codes.iter().map(String::as_str).collect();
     let guarded = Guarded::new(world, RUN_ONCE, &codes).await?;
+    canary(&guarded).await?;
+    Ok(guarded)
+}
+
+/// Gives version 2 a tenth of the traffic, of which it fails a good part.
+async fn canary(guarded: &Guarded<'_>) -> Result {
     let canary = Pointing {
         weights: [("2".to_owned(), 0.1)].into(),
         ..Pointing::alone("1")
     };
     guarded.point(&canary).await?;
     guarded.served(Some("1"), 900, 1, lately()).await?;
-    fails(&guarded, Some("2")).await?;
-    Ok(guarded)
+    fails(guarded, Some("2")).await
 }
 
 async fn fails(guarded: &Guarded<'_>, version: Option<&str>) -> Result {
@@ -303,6 +308,86 @@ async fn one_incident_sees_one_rollback_however_often_the_alarm_comes() -> Resul
         let report = guarded.run(&proxy).on(&event).finish().await?.report()?;
         is(&report, "Skipped", "in this incident already")?;
         assert_eq!(guarded.pointing().await?, again);
+        Ok(())
+    })
+    .await
+}
+
+/// Nothing was to blame while the alarm came and went; when something is, it has come too often for a rollback.
+#[tokio::test]
+async fn a_flapping_alarm_is_left_to_a_human() -> Result {
+    scenario("flapping", async |world| {
+        let mut guarded = with_canary(world).await?;
+        guarded.policy["targets"][0]["guard"]["flap"] = json!({"transitions": 2});
+        world.put_policy(&guarded.policy).await?;
+        let canary = guarded.pointing().await?;
+        let alone = Pointing::alone("1");
+        let proxy = Proxy::start(&world.cloud).await?;
+        for (minutes, pointing) in [(0, &alone), (2, &alone), (4, &canary)] {
+            guarded.point(pointing).await?;
+            let later = TimeDelta::minutes(minutes);
+            let at = Clock::system().now() + later;
+            let states = [
+                ("OK", "ALARM", StateValue::Alarm),
+                ("ALARM", "OK", StateValue::Ok),
+            ];
+            for (before, state, value) in states {
+                world.set_alarm(&guarded.alarm.name, value).await?;
+                let event = alarm_event(&guarded.alarm, before, state, at);
+                let run = guarded.run(&proxy).on(&event).later_by(later);
+                let report = run.finish().await?.report()?;
+                match (state, minutes) {
+                    ("ALARM", 4) => is(&report, "Escalated", "went to ALARM 3 times")?,
+                    ("ALARM", _) => is(&report, "Skipped", "")?,
+                    _ => is(&report, "AlreadyInPlace", "back to OK")?,
+                }
+            }
+        }
+        assert!(proxy.calls("lambda:UpdateAlias").is_empty());
+        assert_eq!(guarded.pointing().await?, canary);
+        Ok(())
+    })
+    .await
+}
+
+/// Lambda moves the weights itself while it allocates.
+#[tokio::test]
+async fn provisioned_concurrency_is_waited_for() -> Result {
+    scenario("provisioned", async |world| {
+        let guarded = with_canary(world).await?;
+        let before = guarded.pointing().await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let allocating = json!({
+            "RequestedProvisionedConcurrentExecutions": 5,
+            "AllocatedProvisionedConcurrentExecutions": 2,
+            "Status": "IN_PROGRESS",
+        });
+        let reply = Fault::Reply(Reply::success(200, allocating.to_string()));
+        proxy.inject(Rule::new("lambda:GetProvisionedConcurrencyConfig", reply).first(1));
+        let run = guarded.run(&proxy);
+        let report = run.clone().finish().await?.report()?;
+        is(&report, "Failed", "is being allocated")?;
+        assert_eq!(report["retryable"], true, "{report}");
+        assert_eq!(guarded.pointing().await?, before);
+        let again = run.later_by(TimeDelta::minutes(1)).finish().await?;
+        is(&again.report()?, "Applied", "version 1 alone")
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_smoke_test_that_fails_is_told_and_the_rollback_stands() -> Result {
+    scenario("smoke", async |world| {
+        let broken = "def handle(event, context):\n    raise ValueError('no database')\n";
+        let codes = [broken, &code("two")];
+        let mut guarded = Guarded::new(world, RUN_ONCE, &codes).await?;
+        guarded.set("smoke_test", json!({"payload": {}})).await?;
+        canary(&guarded).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let report = guarded.run(&proxy).finish().await?.report()?;
+        is(&report, "Escalated", "no database")?;
+        assert_eq!(guarded.pointing().await?, Pointing::alone("1"));
+        assert_eq!(proxy.calls("lambda:Invoke").len(), 1);
         Ok(())
     })
     .await
