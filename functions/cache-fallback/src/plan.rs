@@ -271,7 +271,7 @@ pub fn plan(observed: &Observed, policy: &Cache, moment: &Moment<'_>) -> Planned
     }
     if in_place(stage, &put) {
         return Planned::InPlace {
-            reason: format!("{} methods of {} are cached", chosen.len(), policy.stage),
+            reason: format!("{} caches {} already", policy.stage, named(&put.methods)),
         };
     }
     if observed.requests == 0 {
