@@ -239,6 +239,9 @@ pub struct History {
     /// What the remediation itself wants to remember.
     #[serde(default)]
     pub memory: Option<Value>,
+    /// The alarm's change that it was too early to decide on.
+    #[serde(default)]
+    pub undecided: Option<Box<AlarmEvent>>,
 }
 
 /// One action on a target.
@@ -828,6 +831,7 @@ pub(crate) fn acted(history: &History, limits: &Limits, action: Action) -> Histo
     }
     next.actions.retain(|known| known.finished_at > since);
     next.breaker = next.breaker.filter(|breaker| breaker.until > since);
+    next.undecided = None;
     next
 }
 

@@ -208,6 +208,8 @@ pub struct Amendment {
     pub breaker: Option<OpenBreaker>,
     /// What later runs on the target should remember.
     pub memory: Option<Value>,
+    /// Whether the schedule is to plan for the alarm's change anew.
+    pub undecided: bool,
     /// How long what is in place stays.
     pub snapshot: Option<Snapshot>,
 }
@@ -452,13 +454,22 @@ impl Ledger {
         let Amendment {
             breaker,
             memory,
+            undecided,
             snapshot,
         } = amendment;
-        if breaker.is_some() || memory.is_some() {
+        let waits = facts.history.undecided.as_ref().is_some_and(|held| {
+            held.alarm_arn == place.event.alarm_arn && held.changed_at == place.event.changed_at
+        });
+        if breaker.is_some() || memory.is_some() || undecided != waits {
             let mut history = facts.history.clone();
             history.version += 1;
             history.breaker = breaker.or(history.breaker);
             history.memory = memory.or(history.memory);
+            if undecided {
+                history.undecided = Some(Box::new(place.event.clone()));
+            } else if waits {
+                history.undecided = None;
+            }
             let target = format!("target#{}", place.resource);
             writes.push(self.put(history_item(&target, place.remediation, &history, now))?);
         }

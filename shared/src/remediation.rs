@@ -66,6 +66,12 @@ pub enum Planned<P> {
         /// Why, in one sentence.
         reason: String,
     },
+    /// It is too early to tell. The schedule plans anew at its next looks, while the alarm stays in ALARM and
+    /// its change is not stale; only for a remediation that has a schedule.
+    Undecided {
+        /// What is not known yet, in one sentence.
+        reason: String,
+    },
     /// A human has to decide.
     Escalate {
         /// The rule that decided.

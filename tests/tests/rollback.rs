@@ -350,6 +350,58 @@ async fn a_flapping_alarm_is_left_to_a_human() -> Result {
     .await
 }
 
+/// The alarm comes once; the schedule looks again until there is enough to tell.
+#[tokio::test]
+async fn a_canary_that_served_little_is_looked_at_again() -> Result {
+    scenario("early", async |world| {
+        let codes = [code("one"), code("two")];
+        let codes: Vec<&str> = codes.iter().map(String::as_str).collect();
+        let guarded = Guarded::new(world, RUN_ONCE, &codes).await?;
+        let canary = Pointing {
+            weights: [("2".to_owned(), 0.1)].into(),
+            ..Pointing::alone("1")
+        };
+        guarded.point(&canary).await?;
+        guarded.served(Some("1"), 900, 1, lately()).await?;
+        guarded.served(Some("2"), 12, 5, lately()).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let report = guarded.run(&proxy).finish().await?.report()?;
+        is(&report, "Pending", "served too little")?;
+        let look = guarded.run(&proxy).on(&scheduled());
+        let early = look.clone().finish().await?.report()?;
+        is(&early, "Pending", "served too little")?;
+        fails(&guarded, Some("2")).await?;
+        let late = look.clone().request_id("late").finish().await?;
+        is(&late.report()?, "Applied", "version 1 alone")?;
+        assert_eq!(guarded.pointing().await?, Pointing::alone("1"));
+        let over = look.request_id("over").finish().await?;
+        assert_eq!(over.response()?["reports"], json!([]));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_was_too_early_to_tell_is_forgotten_with_the_alarm() -> Result {
+    scenario("early-over", async |world| {
+        let codes = [code("one"), code("two")];
+        let codes: Vec<&str> = codes.iter().map(String::as_str).collect();
+        let guarded = Guarded::new(world, RUN_ONCE, &codes).await?;
+        guarded.served(None, 12, 5, lately()).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let report = guarded.run(&proxy).finish().await?.report()?;
+        is(&report, "Pending", "served too little")?;
+        world.set_alarm(&guarded.alarm.name, StateValue::Ok).await?;
+        let look = guarded.run(&proxy).on(&scheduled());
+        let first = look.clone().finish().await?.report()?;
+        is(&first, "Skipped", "is in OK")?;
+        let second = look.request_id("second").finish().await?;
+        assert_eq!(second.response()?["reports"], json!([]));
+        Ok(())
+    })
+    .await
+}
+
 /// Lambda moves the weights itself while it allocates.
 #[tokio::test]
 async fn provisioned_concurrency_is_waited_for() -> Result {

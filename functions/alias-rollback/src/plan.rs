@@ -170,11 +170,25 @@ impl Plan {
 }
 
 /// Why no version is to blame.
+#[derive(Debug)]
 enum Unblamed {
     /// The errors are not its.
     ByNoMeans(String),
+    /// It served too little to tell.
+    TooEarly(String),
     /// They may be.
     Unsure(String),
+}
+
+impl Unblamed {
+    /// Some errors of few invocations may become many of many.
+    fn for_now(errors: bool, reason: String) -> Self {
+        if errors {
+            Self::TooEarly(reason)
+        } else {
+            Self::ByNoMeans(reason)
+        }
+    }
 }
 
 /// A version that is to blame, and why.
@@ -223,6 +237,7 @@ pub fn plan(observed: &Observed, policy: &Rollback, moment: &Moment<'_>) -> Plan
     let Blamed { from, why } = match blamed {
         Ok(blamed) => blamed,
         Err(Unblamed::ByNoMeans(reason)) => return nothing(reason),
+        Err(Unblamed::TooEarly(reason)) => return Planned::Undecided { reason },
         Err(Unblamed::Unsure(reason)) => return unsafe_to(reason),
     };
     let point = |to| Step::Point {
@@ -338,12 +353,17 @@ fn canary(observed: &Observed, blame: &Blame) -> Result<Blamed, Unblamed> {
         let own = format!("version {}: {stable}", observed.alias.version);
         others.chain([own]).collect::<Vec<_>>().join("; ")
     };
+    let canaries = observed.alias.weights.keys();
+    let mut canaries = canaries.map(|version| observed.traffic_of(*version));
     if !enough(&stable) {
-        return Err(Unblamed::ByNoMeans(format!(
+        let reason = format!(
             "the version beside the new one served too little to compare with: {}",
             side_by_side()
-        )));
+        );
+        let failing = canaries.any(|traffic| traffic.errors > 0);
+        return Err(Unblamed::for_now(failing, reason));
     }
+    let early = canaries.any(|traffic| !enough(&traffic) && traffic.errors > 0);
     let worst = observed
         .alias
         .weights
@@ -360,6 +380,10 @@ fn canary(observed: &Observed, blame: &Blame) -> Result<Blamed, Unblamed> {
             from,
             why: side_by_side(),
         }),
+        None if early => Err(Unblamed::TooEarly(format!(
+            "the new version served too little to conclude anything: {}",
+            side_by_side()
+        ))),
         None => Err(Unblamed::ByNoMeans(format!(
             "the errors are not the new version's: {}",
             side_by_side()
@@ -379,9 +403,8 @@ fn promoted(
     let traffic = observed.traffic_of(version);
     let not = |reason| Err(Unblamed::ByNoMeans(reason));
     if traffic.invocations < u64::from(blame.min_invocations.get()) {
-        return not(format!(
-            "version {version} served too little to conclude anything: {traffic}"
-        ));
+        let reason = format!("version {version} served too little to conclude anything: {traffic}");
+        return Err(Unblamed::for_now(traffic.errors > 0, reason));
     }
     if traffic.error_percent() < blame.error_percent {
         return not(format!(

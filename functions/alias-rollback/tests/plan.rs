@@ -227,14 +227,31 @@ fn errors_that_are_not_the_new_versions_are_left_alone() {
         "the errors are not the new version's: version 5 (10 % of the traffic): 40 errors in 100",
     );
     let mut few = with_canary();
-    few.by_version.insert(5, traffic(19, 19));
+    few.by_version.insert(5, traffic(19, 0));
     does_nothing(&decide(&few, &memory(&[])), "not the new version's");
     let mut healthy = observed();
     healthy.total = traffic(200, 2);
     does_nothing(&decide(&healthy, &memory(&[3])), "not those of version 5");
     let mut silent = observed();
-    silent.total = traffic(10, 10);
+    silent.total = traffic(10, 0);
     does_nothing(&decide(&silent, &memory(&[3])), "served too little");
+}
+
+#[test]
+fn errors_of_few_invocations_are_looked_at_again() {
+    let waits = |observed: &Observed, words: &str| match decide(observed, &memory(&[3])) {
+        Planned::Undecided { reason } => assert!(reason.contains(words), "{reason}"),
+        other => panic!("{other:?}"),
+    };
+    let mut few = with_canary();
+    few.by_version.insert(5, traffic(19, 19));
+    waits(&few, "the new version served too little");
+    let mut silent = observed();
+    silent.total = traffic(10, 10);
+    waits(&silent, "version 5 served too little");
+    let mut lonely = with_canary();
+    lonely.by_version.insert(4, traffic(0, 0));
+    waits(&lonely, "served too little to compare with");
 }
 
 #[test]
@@ -322,6 +339,7 @@ fn a_version_that_another_hand_went_to_meanwhile_is_left() {
 fn no_share_is_compared_with_a_version_that_served_nothing() {
     let mut lonely = with_canary();
     lonely.by_version.insert(4, traffic(0, 0));
+    lonely.by_version.insert(5, traffic(100, 0));
     does_nothing(
         &decide(&lonely, &memory(&[])),
         "served too little to compare with",

@@ -45,6 +45,8 @@ const NEXT_STEP: TimeDelta = TimeDelta::minutes(15);
 const REPLANS: u32 = 2;
 /// When to look again at a target that takes its time.
 const SETTLES_LATER: TimeDelta = TimeDelta::minutes(1);
+/// When the schedule comes for what could not be decided yet, at the latest.
+const UNDECIDED_FOR: TimeDelta = TimeDelta::minutes(5);
 /// A target that has not settled by then is a human's business.
 const SETTLES_WITHIN: TimeDelta = TimeDelta::minutes(20);
 /// How often a decision is made anew because the ledger changed under it.
@@ -711,6 +713,18 @@ impl<R: Remediation> Runtime<R> {
                     .map(|found| found.renewed(kept, now));
                 Outcome::AlreadyInPlace { reason }
             }
+            Planned::Undecided { reason } if run.dry_run => Outcome::Skipped {
+                rule: Rule::NothingToDo,
+                reason,
+            },
+            Planned::Undecided { reason } => {
+                amendment.undecided = true;
+                Outcome::Pending {
+                    reason,
+                    check_again_at: self.suite.clock.now() + UNDECIDED_FOR,
+                    continuation: Self::step_again(run),
+                }
+            }
             Planned::Escalate { rule, reason } => Outcome::Escalated { rule, reason },
             Planned::Act { plan, snapshot } => {
                 let plan_value = serde_json::to_value(&plan).unwrap_or(Value::Null);
@@ -1186,9 +1200,9 @@ impl<R: Remediation> Runtime<R> {
                     }
                     continue;
                 }
-                Planned::Nothing { reason } | Planned::InPlace { reason } => {
-                    End::Nothing { reason }
-                }
+                Planned::Nothing { reason }
+                | Planned::InPlace { reason }
+                | Planned::Undecided { reason } => End::Nothing { reason },
                 Planned::Escalate { rule, reason } => End::Escalated { rule, reason },
             };
             break Done::new(end, reason.clone());

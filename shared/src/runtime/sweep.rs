@@ -163,7 +163,9 @@ impl<R: Remediation> Runtime<R> {
         if facts.snapshot.is_none() {
             self.learn(target, &facts).await;
         }
-        None
+        let undecided = facts.history.undecided.as_ref()?;
+        self.on_behalf(invocation, policy, target, undecided, false)
+            .await
     }
 
     /// Runs on a target as if `event` had been delivered now; `None` when there is nothing to tell.
