@@ -13,6 +13,7 @@ pub mod guard;
 pub mod https;
 pub mod ids;
 pub mod ledger;
+pub mod metric_data;
 pub mod outcome;
 pub mod policy;
 pub mod remediation;

@@ -44,6 +44,24 @@ pub struct Moment<'a> {
     pub snapshot: Option<&'a Snapshot>,
 }
 
+impl Moment<'_> {
+    /// The plan in `begun`, as far as this release reads it.
+    #[must_use]
+    pub fn begun_plan<P: DeserializeOwned>(&self) -> Option<P> {
+        read(self.begun)
+    }
+
+    /// The plan in `overtaken`.
+    #[must_use]
+    pub fn overtaken_plan<P: DeserializeOwned>(&self) -> Option<P> {
+        read(self.overtaken)
+    }
+}
+
+fn read<P: DeserializeOwned>(plan: Option<&Value>) -> Option<P> {
+    serde_json::from_value(plan?.clone()).ok()
+}
+
 /// A plan, or why there is none.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Planned<P> {
@@ -93,6 +111,19 @@ pub struct Work<'a> {
 }
 
 impl Work<'_> {
+    /// The end of a round that has no time left `to_do` anything; `None` while there is some.
+    #[must_use]
+    pub fn too_late(&self, permit: &Permit, to_do: &str) -> Option<Done> {
+        if self.clock.now() < self.deadline.min(permit.held_until()) {
+            return None;
+        }
+        let end = End::Failed {
+            error: format!("no time was left to {to_do} in"),
+            retryable: true,
+        };
+        Some(Done::new(end, "nothing was changed"))
+    }
+
     /// Saves progress under the permit.
     pub async fn checkpoint(&self, permit: &Permit, progress: &Value) -> Result<(), LedgerError> {
         self.ledger

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use aws_config::SdkConfig;
 use aws_config::retry::RetryConfig;
-use aws_sdk_cloudwatch::types::{Dimension, Metric, MetricDataQuery, MetricStat, StatusCode};
+use aws_sdk_cloudwatch::types::{Dimension, Metric, MetricDataQuery, MetricStat};
 use aws_sdk_codedeploy::operation::stop_deployment::StopDeploymentError;
 use aws_sdk_codedeploy::types::{
     DeploymentCreator, DeploymentInfo, DeploymentStatus, RollbackInfo,
@@ -16,6 +16,7 @@ use aws_smithy_types::DateTime as SdkDateTime;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 use shared::aws_error::{AwsError, Kind};
+use shared::metric_data;
 
 use crate::error::RollbackError;
 use crate::plan::{Alias, Deployment, Observed, Traffic, Version};
@@ -375,27 +376,12 @@ impl Aws {
             .await
             .map_err(|error| failed("cloudwatch:GetMetricData", policy.alias.as_str(), &error))?;
         // Of some of the figures no rate can be made.
-        let whole = answer.metric_data_results().iter().all(|result| {
-            result
-                .status_code()
-                .is_none_or(|status| *status == StatusCode::Complete)
-        });
-        if !whole || answer.next_token().is_some() {
+        if metric_data::missing(&answer).is_some() {
             return Err(RollbackError::Partial {
                 alias: policy.alias.to_string(),
             });
         }
-        let sum = |metric: &str, version: Option<u64>| {
-            let id = id(metric, version);
-            let values = answer
-                .metric_data_results()
-                .iter()
-                .filter(|result| result.id() == Some(&id))
-                .flat_map(aws_sdk_cloudwatch::types::MetricDataResult::values);
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Counts.
-            let sum = values.sum::<f64>().round() as u64;
-            sum
-        };
+        let sum = |metric: &str, version| metric_data::sum(&answer, &id(metric, version));
         let served = |version| Traffic {
             invocations: sum("Invocations", version),
             errors: sum("Errors", version),

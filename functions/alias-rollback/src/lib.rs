@@ -89,12 +89,8 @@ impl Remediation for AliasRollback {
         work: &Work<'_>,
     ) -> Result<Done, RollbackError> {
         let now = work.clock.now();
-        if now >= work.deadline.min(permit.held_until()) {
-            let end = End::Failed {
-                error: "no time was left to move the alias in".to_owned(),
-                retryable: true,
-            };
-            return Ok(Done::new(end, "nothing was changed"));
+        if let Some(too_late) = work.too_late(permit, "move the alias") {
+            return Ok(too_late);
         }
         let (end, summary) = match &plan.step {
             Step::Point { to, revision_id } => {

@@ -293,7 +293,7 @@ pub fn plan(observed: &Observed, policy: &Rollback, moment: &Moment<'_>) -> Plan
 
 /// What becomes of the plan of an earlier attempt that did not live to say what it did; `None` where it did nothing.
 fn begun(observed: &Observed, policy: &Rollback, moment: &Moment<'_>) -> Option<Planned<Plan>> {
-    let plan: Plan = serde_json::from_value(moment.begun?.clone()).ok()?;
+    let plan: Plan = moment.begun_plan()?;
     let alias = &observed.alias;
     match &plan.step {
         _ if alias.points_alone_to(plan.to()) => {}
@@ -327,7 +327,7 @@ fn begun(observed: &Observed, policy: &Rollback, moment: &Moment<'_>) -> Option<
 /// Another hand was quicker, and pointed the alias to a version that the plan did not know: what that serves is still
 /// to be seen, and the figures are of those before it.
 fn pointed_elsewhere(observed: &Observed, moment: &Moment<'_>) -> Option<String> {
-    let plan: Plan = serde_json::from_value(moment.overtaken?.clone()).ok()?;
+    let plan: Plan = moment.overtaken_plan()?;
     let alias = &observed.alias;
     let known = alias.version == plan.from || alias.version == plan.to();
     (alias.weights.is_empty() && !known).then(|| {

@@ -7,14 +7,12 @@ use aws_sdk_apigateway::types::{
     AuthorizerType, CacheClusterStatus, Integration, Method, MethodSetting, Op as SdkOp,
     PatchOperation, Resource,
 };
-use aws_sdk_cloudwatch::operation::get_metric_data::GetMetricDataOutput;
-use aws_sdk_cloudwatch::types::{
-    Dimension, Metric, MetricDataQuery, MetricDataResult, MetricStat, StatusCode,
-};
+use aws_sdk_cloudwatch::types::{Dimension, Metric, MetricDataQuery, MetricStat};
 use aws_smithy_types::DateTime as SdkDateTime;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use chrono::{DateTime, TimeDelta, Utc};
 use shared::aws_error::AwsError;
+use shared::metric_data;
 
 use crate::error::CacheError;
 use crate::plan::{ApiMethod, Caching, Observed, Op, Others, Patch, Setting, Stage, key};
@@ -230,13 +228,14 @@ impl Aws {
             .send()
             .await
             .map_err(|error| failed("cloudwatch:GetMetricData", policy.stage.as_str(), &error))?;
-        if let Some(part) = missing(&answer) {
+        if let Some(part) = metric_data::missing(&answer) {
             return Err(CacheError::Partial {
                 stage: policy.stage.to_string(),
                 part,
             });
         }
-        Ok((sum(&answer, "requests"), sum(&answer, "errors")))
+        let sum = |id| metric_data::sum(&answer, id);
+        Ok((sum("requests"), sum("errors")))
     }
 
     /// Changes the stage.
@@ -272,31 +271,6 @@ impl Aws {
             })?;
         Ok(())
     }
-}
-
-/// What an answer lacks: a decision on a part of the errors, or of the requests, would be a guess.
-fn missing(answer: &GetMetricDataOutput) -> Option<String> {
-    let mut results = answer.metric_data_results().iter();
-    let incomplete = results.find_map(|result| {
-        let status = result
-            .status_code()
-            .filter(|status| **status != StatusCode::Complete)?;
-        Some(format!("{}: {status}", result.id().unwrap_or_default()))
-    });
-    incomplete.or_else(|| {
-        let more = answer.next_token();
-        more.map(|_| "NextToken: more to come".to_owned())
-    })
-}
-
-fn sum(answer: &GetMetricDataOutput, id: &str) -> u64 {
-    let results = answer.metric_data_results().iter();
-    let values = results
-        .filter(|result| result.id() == Some(id))
-        .flat_map(MetricDataResult::values);
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Counts.
-    let sum = values.sum::<f64>().round() as u64;
-    sum
 }
 
 /// What a method's answer may depend on, and what its cache key holds.
@@ -560,27 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_are_not_all_there_are_not_decided_on() {
-        let result = |status: Option<StatusCode>| {
-            let counted = MetricDataResult::builder().id("requests").values(3.0);
-            let counted = counted.values(4.0).set_status_code(status).build();
-            GetMetricDataOutput::builder().metric_data_results(counted)
-        };
-        for status in [None, Some(StatusCode::Complete)] {
-            let whole = result(status).build();
-            assert_eq!(missing(&whole), None);
-            assert_eq!((sum(&whole, "requests"), sum(&whole, "errors")), (7, 0));
-        }
-        for status in [
-            StatusCode::PartialData,
-            StatusCode::InternalError,
-            StatusCode::Forbidden,
-        ] {
-            let told = missing(&result(Some(status.clone())).build()).unwrap();
-            assert_eq!(told, format!("requests: {status}"));
-        }
-        let more = result(Some(StatusCode::Complete)).next_token("more");
-        assert!(missing(&more.build()).unwrap().contains("NextToken"));
+    fn numbers_that_are_not_all_there_are_asked_for_again() {
         let error = CacheError::Partial {
             stage: "prod".to_owned(),
             part: "requests: PartialData".to_owned(),

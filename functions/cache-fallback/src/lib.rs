@@ -78,12 +78,8 @@ impl Remediation for CacheFallback {
         work: &Work<'_>,
     ) -> Result<Done, CacheError> {
         let now = work.clock.now();
-        if now >= work.deadline.min(permit.held_until()) {
-            let end = End::Failed {
-                error: "no time was left to turn the cache on in".to_owned(),
-                retryable: true,
-            };
-            return Ok(Done::new(end, "nothing was changed"));
+        if let Some(too_late) = work.too_late(permit, "turn the cache on") {
+            return Ok(too_late);
         }
         // The patches say what shall be, so that sending them again changes nothing.
         self.aws

@@ -232,10 +232,7 @@ pub fn in_place(stage: &Stage, put: &Put) -> bool {
 #[must_use]
 pub fn plan(observed: &Observed, policy: &Cache, moment: &Moment<'_>) -> Planned<Plan> {
     let stage = &observed.stage;
-    let begun = moment
-        .begun
-        .and_then(|begun| serde_json::from_value::<Plan>(begun.clone()).ok());
-    if let Some(plan) = begun
+    if let Some(plan) = moment.begun_plan::<Plan>()
         && in_place(stage, &plan.put)
     {
         return Planned::Act {

@@ -25,7 +25,7 @@ use crate::aws::{Aws, Moved};
 use crate::error::PageError;
 use crate::plan::{Lowering, Observed, Plan};
 use crate::policy::{Page, Raise};
-use crate::probe::Probe;
+use crate::probe::{Probe, Seen};
 
 /// The remediation's name.
 pub const NAME: &str = "maintenance-page";
@@ -53,20 +53,36 @@ impl MaintenancePage {
         }
     }
 
-    /// Whether clients see the page of the incident in time.
-    async fn shows(&self, plan: &Plan, work: &Work<'_>) -> bool {
+    /// Fetches an address until a client sees there what is `wanted`, or time is up; gives the last answer.
+    async fn last_seen(
+        &self,
+        url: &str,
+        work: &Work<'_>,
+        wanted: impl Fn(&Seen) -> bool,
+    ) -> Result<Seen, PageError> {
         let until = (work.clock.now() + SHOWS_WITHIN).min(work.deadline);
         loop {
-            match self.probe.fetch(&plan.url).await {
-                Ok(seen) if seen.is_page_of(&plan.notice.incident) => return true,
-                Ok(seen) => tracing::info!(?seen, "the page does not show yet"),
-                Err(error) => tracing::info!(%error, "the page does not show yet"),
+            let seen = self.probe.fetch(url).await;
+            if seen.as_ref().is_ok_and(&wanted) || work.clock.now() >= until {
+                return seen;
             }
-            if work.clock.now() >= until {
-                return false;
-            }
+            tracing::info!(?seen, "not yet as it was put");
             tokio::time::sleep(LOOKS_EVERY).await;
         }
+    }
+
+    /// What clients see once the page is down.
+    async fn service_again(&self, action: &Page, work: &Work<'_>) -> String {
+        let url = &action.url;
+        let is_service = |seen: &Seen| seen.incident.is_none();
+        let told = match self.last_seen(url, work, is_service).await {
+            Ok(seen) if is_service(&seen) => {
+                return format!("the page is down; {url} answers {}", seen.status);
+            }
+            Ok(_) => format!("{url} still shows it"),
+            Err(error) => error.to_string(),
+        };
+        format!("the page was taken down, and {told}")
     }
 }
 
@@ -106,19 +122,16 @@ impl Remediation for MaintenancePage {
         action: &Page,
         work: &Work<'_>,
     ) -> Result<Done, PageError> {
-        let now = work.clock.now();
-        if now >= work.deadline.min(permit.held_until()) {
-            let end = End::Failed {
-                error: "no time was left to put the page up in".to_owned(),
-                retryable: true,
-            };
-            return Ok(Done::new(end, "nothing was changed"));
+        if let Some(too_late) = work.too_late(permit, "put the page up") {
+            return Ok(too_late);
         }
         if Box::pin(self.aws.raise(action, plan)).await? == Moved::Overtaken {
             let reason = format!("{} was changed by another hand", action.resource());
             return Ok(Done::new(End::Overtaken { reason }, "nothing was changed"));
         }
-        let end = if self.shows(plan, work).await {
+        let is_up = |seen: &Seen| seen.is_page_of(&plan.notice.incident);
+        let seen = self.last_seen(&plan.url, work, is_up).await;
+        let end = if seen.is_ok_and(|seen| is_up(&seen)) {
             End::Finished
         } else {
             End::Settling {
@@ -178,25 +191,5 @@ impl Remediation for MaintenancePage {
         Err(PageError::Contended {
             subject: action.resource().to_owned(),
         })
-    }
-}
-
-impl MaintenancePage {
-    /// What clients see once the page is down.
-    async fn service_again(&self, action: &Page, work: &Work<'_>) -> String {
-        let until = (work.clock.now() + SHOWS_WITHIN).min(work.deadline);
-        loop {
-            let told = match self.probe.fetch(&action.url).await {
-                Ok(seen) if seen.incident.is_none() => {
-                    return format!("the page is down; {} answers {}", action.url, seen.status);
-                }
-                Ok(_) => format!("{} still shows it", action.url),
-                Err(error) => error.to_string(),
-            };
-            if work.clock.now() >= until {
-                return format!("the page was taken down, and {told}");
-            }
-            tokio::time::sleep(LOOKS_EVERY).await;
-        }
     }
 }

@@ -121,9 +121,7 @@ impl Snapshot {
 /// Decides.
 #[must_use]
 pub fn plan(observed: &Observed, policy: &Page, moment: &Moment<'_>) -> Planned<Plan> {
-    let begun = moment
-        .begun
-        .and_then(|begun| serde_json::from_value::<Plan>(begun.clone()).ok());
+    let begun: Option<Plan> = moment.begun_plan();
     if let Some(notice) = &observed.notice {
         return match begun {
             // What an attempt that died has written is written again, as it is.

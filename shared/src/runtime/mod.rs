@@ -639,13 +639,9 @@ impl<R: Remediation> Runtime<R> {
             return false;
         };
         let done = Done::new(End::Finished, "an earlier attempt made the calls");
-        match self.remediation.verify(&plan, &done).await {
-            Ok(verified) => verified.holds,
-            Err(error) => {
-                tracing::warn!(%error, "what an earlier attempt did could not be read back");
-                false
-            }
-        }
+        let verified = self.read_back(&plan, &done).await;
+        tracing::info!(holds = verified.holds, "{}", verified.summary);
+        verified.holds
     }
 
     fn planned(
@@ -1227,13 +1223,7 @@ impl<R: Remediation> Runtime<R> {
         });
         let done = Done::new(End::Finished, "the calls were made before");
         let verified = match &plan {
-            Some((_, plan)) => match self.remediation.verify(plan, &done).await {
-                Ok(verified) => verified,
-                Err(error) => remediation::Verified {
-                    holds: false,
-                    summary: unread(&error),
-                },
-            },
+            Some((_, plan)) => self.read_back(plan, &done).await,
             None => remediation::Verified {
                 holds: false,
                 summary: "the ledger does not hold the plan in a form that this release reads"
@@ -1344,15 +1334,20 @@ impl<R: Remediation> Runtime<R> {
         if done.end != End::Finished {
             return None;
         }
-        let verified = match self.remediation.verify(plan, done).await {
+        let verified = self.read_back(plan, done).await;
+        steps.end("verify", self.suite.clock.now());
+        Some(verified)
+    }
+
+    /// Looks at the target; what cannot be looked at does not hold.
+    async fn read_back(&self, plan: &R::Plan, done: &Done) -> remediation::Verified {
+        match self.remediation.verify(plan, done).await {
             Ok(verified) => verified,
             Err(error) => remediation::Verified {
                 holds: false,
-                summary: unread(&error),
+                summary: format!("what was done could not be read back: {error}"),
             },
-        };
-        steps.end("verify", self.suite.clock.now());
-        Some(verified)
+        }
     }
 
     /// The outcome of a round, and the state that it leaves the record in.
@@ -1725,11 +1720,6 @@ impl<R: Remediation> Runtime<R> {
             }
         }
     }
-}
-
-/// What is told where the target could not be looked at afterwards.
-fn unread(error: &dyn std::fmt::Display) -> String {
-    format!("what was done could not be read back: {error}")
 }
 
 /// A round that failed on the way.

@@ -1,0 +1,61 @@
+//! What `CloudWatch` answered to `GetMetricData`: whether all of it is there, and what it adds up to.
+
+use aws_sdk_cloudwatch::operation::get_metric_data::GetMetricDataOutput;
+use aws_sdk_cloudwatch::types::{MetricDataResult, StatusCode};
+
+/// What an answer lacks: a decision on a part of the numbers would be a guess.
+#[must_use]
+pub fn missing(answer: &GetMetricDataOutput) -> Option<String> {
+    let mut results = answer.metric_data_results().iter();
+    let incomplete = results.find_map(|result| {
+        let status = result
+            .status_code()
+            .filter(|status| **status != StatusCode::Complete)?;
+        Some(format!("{}: {status}", result.id().unwrap_or_default()))
+    });
+    incomplete.or_else(|| {
+        let more = answer.next_token();
+        more.map(|_| "NextToken: more to come".to_owned())
+    })
+}
+
+/// The sum of a query's values, for what is counted.
+#[must_use]
+pub fn sum(answer: &GetMetricDataOutput, id: &str) -> u64 {
+    let results = answer.metric_data_results().iter();
+    let values = results
+        .filter(|result| result.id() == Some(id))
+        .flat_map(MetricDataResult::values);
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Counts.
+    let sum = values.sum::<f64>().round() as u64;
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_are_not_all_there_are_told() {
+        let result = |status: Option<StatusCode>| {
+            let counted = MetricDataResult::builder().id("requests").values(3.0);
+            let counted = counted.values(4.0).set_status_code(status).build();
+            GetMetricDataOutput::builder().metric_data_results(counted)
+        };
+        for status in [None, Some(StatusCode::Complete)] {
+            let whole = result(status).build();
+            assert_eq!(missing(&whole), None);
+            assert_eq!((sum(&whole, "requests"), sum(&whole, "errors")), (7, 0));
+        }
+        for status in [
+            StatusCode::PartialData,
+            StatusCode::InternalError,
+            StatusCode::Forbidden,
+        ] {
+            let told = missing(&result(Some(status.clone())).build()).unwrap();
+            assert_eq!(told, format!("requests: {status}"));
+        }
+        let more = result(Some(StatusCode::Complete)).next_token("more");
+        assert!(missing(&more.build()).unwrap().contains("NextToken"));
+    }
+}
