@@ -63,6 +63,15 @@ impl Pointing {
             weights: HashMap::new(),
         }
     }
+
+    /// A share of the traffic to a canary, the rest to the version.
+    #[must_use]
+    pub fn with_canary(version: &str, canary: &str, share: f64) -> Self {
+        Self {
+            weights: [(canary.to_owned(), share)].into(),
+            ..Self::alone(version)
+        }
+    }
 }
 
 fn archive(code: &str) -> Result<Blob> {
@@ -84,7 +93,7 @@ pub fn code(answer: &str) -> String {
 
 impl<'a> Guarded<'a> {
     /// A function with one version for each code, numbered from 1, and the alias at the last.
-    pub async fn new(world: &'a World, binary: &str, codes: &[&str]) -> Result<Self> {
+    pub async fn new(world: &'a World, binary: &str, codes: &[String]) -> Result<Self> {
         let function = format!("{}-api", world.name);
         let alarm = world.alarm("ApiFunctionErrorsHigh").await?;
         let event = alarm_event(&alarm, "OK", "ALARM", Clock::system().now());
@@ -113,7 +122,7 @@ impl<'a> Guarded<'a> {
     }
 
     /// The function and the alias that the deployed template guards.
-    pub async fn of_the_stack(world: &'a World, codes: &[&str]) -> Result<Self> {
+    pub async fn of_the_stack(world: &'a World, codes: &[String]) -> Result<Self> {
         let alias = world.cloud.output("ApiFunctionAliasArn")?;
         let function = alias.rsplit(':').nth(1).during(alias)?.to_owned();
         let alarm = world.cloud.output("ApiFunctionErrorsHighAlarmName")?;
@@ -130,7 +139,7 @@ impl<'a> Guarded<'a> {
         Ok(guarded)
     }
 
-    async fn create(&self, codes: &[&str]) -> Result {
+    async fn create(&self, codes: &[String]) -> Result {
         let lambda = &self.world.aws.lambda;
         // Any role that Lambda may take will do; what the function does needs none.
         let role = format!(
@@ -255,6 +264,14 @@ impl<'a> Guarded<'a> {
             stop.send().await?;
         }
         Ok(())
+    }
+
+    /// Gives version 2 a tenth of the traffic, of which it fails a good part.
+    pub async fn canary_fails(&self) -> Result {
+        self.point(&Pointing::with_canary("1", "2", 0.1)).await?;
+        let lately = Clock::system().now() - TimeDelta::seconds(20);
+        self.served(Some("1"), 900, 1, lately).await?;
+        self.served(Some("2"), 100, 40, lately).await
     }
 
     /// Where the alias points.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use aws_smithy_types::error::display::DisplayErrorContext;
+use futures_util::stream::{self, StreamExt as _};
 
 /// A text that tells what went wrong.
 pub struct Failure(String);
@@ -69,6 +70,21 @@ pub fn all<T>(results: impl IntoIterator<Item = Result<T>>) -> Result<Vec<T>> {
             bad.join("\n")
         )))
     }
+}
+
+/// Tries every case, a few at a time, and gives all failures together.
+pub async fn each<T>(
+    cases: impl IntoIterator<Item = T>,
+    at_once: usize,
+    test: impl AsyncFn(T) -> Result,
+) -> Result {
+    let test = &test;
+    let results: Vec<_> = stream::iter(cases)
+        .map(async |case| test(case).await)
+        .buffer_unordered(at_once)
+        .collect()
+        .await;
+    all(results).map(drop)
 }
 
 /// Puts what was being done before an error.

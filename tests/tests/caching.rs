@@ -5,12 +5,11 @@ use aws_sdk_cloudwatch::types::StateValue;
 use chrono::TimeDelta;
 use end_to_end::Result;
 use end_to_end::api::{Shown, Staged};
-use end_to_end::failure::{During as _, all, ensure};
+use end_to_end::failure::{During as _, each, ensure};
 use end_to_end::proxy::{Death, Proxy};
 use end_to_end::replay::{Run, is};
 use end_to_end::world::{World, alarm_event, scenario, scheduled};
 use futures_util::future::join_all;
-use futures_util::stream::{self, StreamExt as _};
 use serde_json::{Value, json};
 use shared::clock::Clock;
 
@@ -294,13 +293,9 @@ async fn kill(part: usize, death: &Death) -> Result {
 async fn a_fallback_survives_death_at_every_request() -> Result {
     let cases = deaths().await?;
     assert!(cases.len() > 60, "{}", cases.len());
-    let results: Vec<_> = stream::iter(cases)
-        .map(async |(part, death)| {
-            let what = format!("part {part}, {death:?}");
-            kill(part, &death).await.during(&what)
-        })
-        .buffer_unordered(AT_ONCE)
-        .collect()
-        .await;
-    all(results).map(drop)
+    each(cases, AT_ONCE, async |(part, death)| {
+        let what = format!("part {part}, {death:?}");
+        kill(part, &death).await.during(&what)
+    })
+    .await
 }

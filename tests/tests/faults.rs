@@ -4,12 +4,11 @@
 use std::time::Duration;
 
 use end_to_end::case::{AFTER_A_DEATH, Case, told};
-use end_to_end::failure::{During as _, all, ensure};
+use end_to_end::failure::{During as _, each, ensure};
 use end_to_end::message::{Seed, every_kind_of_attribute, ten_attributes};
 use end_to_end::proxy::{EntryFailure, Fault, Proxy, Reply, Rule};
 use end_to_end::world::{Kind, World, scenario};
 use end_to_end::{Failure, Result};
-use futures_util::stream::{self, StreamExt as _};
 use serde_json::{Value, json};
 
 const RUN_ONCE: &str = env!("CARGO_BIN_EXE_run-once");
@@ -166,19 +165,15 @@ async fn each_call_once(faults: Vec<(&'static str, Fault)>, hidden: bool) -> Res
             .iter()
             .flat_map(move |(name, fault)| [1, 2].map(|nth| (*call, *name, fault, nth)))
     });
-    let results: Vec<_> = stream::iter(cases)
-        .map(async |(call, name, fault, nth)| {
-            // Only a second sending makes a second copy.
-            let may_double = hidden && call == "sqs:SendMessageBatch";
-            let ended = once(call, nth, fault.clone(), may_double).await;
-            let struck = ended.during(&format!("{name} on {call} number {nth}"))?;
-            // Some calls are made only once in a run.
-            ensure(struck || nth > 1, || format!("{call} was never made"))
-        })
-        .buffer_unordered(AT_ONCE)
-        .collect()
-        .await;
-    all(results).map(drop)
+    each(cases, AT_ONCE, async |(call, name, fault, nth)| {
+        // Only a second sending makes a second copy.
+        let may_double = hidden && call == "sqs:SendMessageBatch";
+        let ended = once(call, nth, fault.clone(), may_double).await;
+        let struck = ended.during(&format!("{name} on {call} number {nth}"))?;
+        // Some calls are made only once in a run.
+        ensure(struck || nth > 1, || format!("{call} was never made"))
+    })
+    .await
 }
 
 #[tokio::test]
@@ -233,16 +228,12 @@ async fn each_call_fails_for_as_long_as_a_run_lasts() -> Result {
             .iter()
             .map(move |(name, fault)| (*call, *name, fault))
     });
-    let results: Vec<_> = stream::iter(cases)
-        .map(async |(call, name, fault)| {
-            for_good(call, fault.clone())
-                .await
-                .during(&format!("{name} on every {call}"))
-        })
-        .buffer_unordered(AT_ONCE)
-        .collect()
-        .await;
-    all(results).map(drop)
+    each(cases, AT_ONCE, async |(call, name, fault)| {
+        for_good(call, fault.clone())
+            .await
+            .during(&format!("{name} on every {call}"))
+    })
+    .await
 }
 
 async fn with_rules(rules: Vec<Rule>, may_double: bool) -> Result {

@@ -9,13 +9,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use end_to_end::Result;
 use end_to_end::alias::{Guarded, Pointing, code};
 use end_to_end::api::{Shown, Staged};
-use end_to_end::failure::{During as _, all, ensure};
+use end_to_end::failure::{During as _, each, ensure};
 use end_to_end::page::{Front, Fronted};
 use end_to_end::proxy::{Phase, Proxy};
 use end_to_end::replay::Run;
 use end_to_end::world::{Alarm, World, alarm_event, scenario, scheduled};
 use fastrand::Rng;
-use futures_util::stream::{self, StreamExt as _};
 use serde_json::{Value, json};
 use shared::clock::Clock;
 
@@ -176,12 +175,7 @@ fn seeds() -> Result<Range<u64>> {
 }
 
 async fn every_seed(test: impl AsyncFn(u64) -> Result) -> Result {
-    let results: Vec<_> = stream::iter(seeds()?)
-        .map(async |seed| test(seed).await)
-        .buffer_unordered(AT_ONCE)
-        .collect()
-        .await;
-    all(results).map(drop)
+    each(seeds()?, AT_ONCE, async |seed| test(seed).await).await
 }
 
 /// What would refuse the many alarms of a story has its own tests.
@@ -436,7 +430,6 @@ async fn an_alias_moves_once_in_an_incident_and_stays_where_a_human_points_it() 
     every_seed(async |seed| {
         scenario("mixed-alias", async |world| {
             let codes = ["one", "two", "three", "four"].map(code);
-            let codes: Vec<&str> = codes.iter().map(String::as_str).collect();
             let mut guarded = Guarded::new(world, RUN_ONCE, &codes).await?;
             patient(&mut guarded.policy);
             let proxy = Proxy::start(&world.cloud).await?;

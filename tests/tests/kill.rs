@@ -6,12 +6,11 @@ use std::collections::BTreeMap;
 
 use chrono::TimeDelta;
 use end_to_end::case::{AFTER_A_DEATH, Case, Found, assert_in_order, told};
-use end_to_end::failure::{During as _, all, ensure};
+use end_to_end::failure::{During as _, each, ensure};
 use end_to_end::message::{Seed, every_kind_of_attribute, ten_attributes};
 use end_to_end::proxy::Phase;
 use end_to_end::replay::{Killed, Run};
 use end_to_end::world::{Kind, World, scenario};
-use futures_util::stream::{self, StreamExt as _};
 use serde_json::{Value, json};
 
 const RUN_ONCE: &str = env!("CARGO_BIN_EXE_run-once");
@@ -164,8 +163,10 @@ async fn at_every_request(kind: Kind) -> Result {
                 .map(move |phase| (action, nth, *phase))
         })
     });
-    let results: Vec<_> = stream::iter(cases.enumerate())
-        .map(async |(index, (action, nth, phase))| {
+    each(
+        cases.enumerate(),
+        AT_ONCE,
+        async |(index, (action, nth, phase))| {
             let who = if index % 2 == 0 {
                 Again::Lambda
             } else {
@@ -177,11 +178,9 @@ async fn at_every_request(kind: Kind) -> Result {
             ))?;
             // Runs differ by a few requests; the first of each kind always comes.
             ensure(killed || nth > 1, || format!("never killed at {action}"))
-        })
-        .buffer_unordered(AT_ONCE)
-        .collect()
-        .await;
-    all(results).map(drop)
+        },
+    )
+    .await
 }
 
 /// The phases of a request that leave different things behind.
@@ -249,15 +248,11 @@ async fn a_replay_survives_a_second_death() -> Result {
                 .map(move |phase| (action, nth, *phase))
         })
     });
-    let results: Vec<Result> = stream::iter(cases)
-        .map(async |(action, nth, phase)| {
-            let ended = twice(action, nth, phase).await;
-            ended.during(&format!("killed twice at {action} {nth}, {phase:?}"))
-        })
-        .buffer_unordered(AT_ONCE)
-        .collect()
-        .await;
-    all(results).map(drop)
+    each(cases, AT_ONCE, async |(action, nth, phase)| {
+        let ended = twice(action, nth, phase).await;
+        ended.during(&format!("killed twice at {action} {nth}, {phase:?}"))
+    })
+    .await
 }
 
 /// An invocation that Lambda ends at its deadline had its account written before.

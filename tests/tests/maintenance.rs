@@ -4,13 +4,12 @@
 use aws_sdk_cloudwatch::types::StateValue;
 use chrono::TimeDelta;
 use end_to_end::Result;
-use end_to_end::failure::{During as _, all, ensure};
+use end_to_end::failure::{During as _, each, ensure};
 use end_to_end::page::{BYPASS, Front, Fronted, SECRET};
 use end_to_end::proxy::{Death, Fault, Hold, Proxy, Rule};
 use end_to_end::replay::is;
 use end_to_end::world::{World, alarm_event, scenario, scheduled};
 use futures_util::future::join_all;
-use futures_util::stream::{self, StreamExt as _};
 use serde_json::json;
 use shared::clock::Clock;
 
@@ -401,13 +400,9 @@ async fn a_page_survives_death_at_every_request() -> Result {
         }
     }
     assert!(cases.len() > 60, "{}", cases.len());
-    let results: Vec<_> = stream::iter(cases)
-        .map(async |(front, part, death)| {
-            let what = format!("{front:?}, part {part}, {death:?}");
-            kill(front, part, &death).await.during(&what)
-        })
-        .buffer_unordered(AT_ONCE)
-        .collect()
-        .await;
-    all(results).map(drop)
+    each(cases, AT_ONCE, async |(front, part, death)| {
+        let what = format!("{front:?}, part {part}, {death:?}");
+        kill(front, part, &death).await.during(&what)
+    })
+    .await
 }

@@ -7,12 +7,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use end_to_end::Result;
 use end_to_end::alias::{ALIAS, Guarded, Pointing, code};
 use end_to_end::case::AFTER_A_DEATH;
-use end_to_end::failure::{During as _, Failure, all, ensure};
+use end_to_end::failure::{During as _, Failure, each, ensure};
 use end_to_end::proxy::{Death, Fault, Hold, Phase, Proxy, Reply, Rule};
 use end_to_end::replay::is;
 use end_to_end::world::{World, alarm_event, scenario, scheduled};
 use futures_util::future::join_all;
-use futures_util::stream::{self, StreamExt as _};
 use serde_json::{Value, json};
 use shared::clock::Clock;
 
@@ -22,7 +21,6 @@ const AT_ONCE: usize = 6;
 /// Three versions, of which the first served well, and the third has the traffic and fails.
 async fn promoted<'a>(world: &'a World, proxy: &Proxy) -> Result<Guarded<'a>> {
     let codes = [code("one"), code("two"), code("three")];
-    let codes: Vec<&str> = codes.iter().map(String::as_str).collect();
     let guarded = Guarded::new(world, RUN_ONCE, &codes).await?;
     guarded.attested("1", proxy).await?;
     fails(&guarded, None).await?;
@@ -32,21 +30,9 @@ async fn promoted<'a>(world: &'a World, proxy: &Proxy) -> Result<Guarded<'a>> {
 /// Two versions, of which the second has a tenth of the traffic and fails.
 async fn with_canary(world: &World) -> Result<Guarded<'_>> {
     let codes = [code("one"), code("two")];
-    let codes: Vec<&str> = codes.iter().map(String::as_str).collect();
     let guarded = Guarded::new(world, RUN_ONCE, &codes).await?;
-    canary(&guarded).await?;
+    guarded.canary_fails().await?;
     Ok(guarded)
-}
-
-/// Gives version 2 a tenth of the traffic, of which it fails a good part.
-async fn canary(guarded: &Guarded<'_>) -> Result {
-    let canary = Pointing {
-        weights: [("2".to_owned(), 0.1)].into(),
-        ..Pointing::alone("1")
-    };
-    guarded.point(&canary).await?;
-    guarded.served(Some("1"), 900, 1, lately()).await?;
-    fails(guarded, Some("2")).await
 }
 
 async fn fails(guarded: &Guarded<'_>, version: Option<&str>) -> Result {
@@ -114,7 +100,6 @@ async fn a_bad_promoted_version_gives_way_to_the_attested_one() -> Result {
 async fn a_version_that_was_deleted_or_has_the_bad_code_is_no_way_back() -> Result {
     scenario("no-way", async |world| {
         let codes = [code("one"), code("bad"), code("bad")];
-        let codes: Vec<&str> = codes.iter().map(String::as_str).collect();
         let guarded = Guarded::new(world, RUN_ONCE, &codes).await?;
         let proxy = Proxy::start(&world.cloud).await?;
         guarded.attested("1", &proxy).await?;
@@ -262,10 +247,7 @@ async fn a_human_who_goes_elsewhere_is_followed_by_a_new_plan() -> Result {
         let proxy = Proxy::start(&world.cloud).await?;
         let hold = Hold::default();
         proxy.inject(Rule::new("lambda:UpdateAlias", Fault::Hold(hold.clone())).first(1));
-        let more = Pointing {
-            weights: [("2".to_owned(), 0.5)].into(),
-            ..Pointing::alone("1")
-        };
+        let more = Pointing::with_canary("1", "2", 0.5);
         let human = async {
             hold.arrived(1).await?;
             let moved = guarded.point(&more).await;
@@ -298,10 +280,7 @@ async fn one_incident_sees_one_rollback_however_often_the_alarm_comes() -> Resul
         assert_eq!(proxy.calls("lambda:UpdateAlias").len(), 1);
 
         // The same alarm once more, without an OK between, while another canary fails.
-        let again = Pointing {
-            weights: [("2".to_owned(), 0.1)].into(),
-            ..Pointing::alone("1")
-        };
+        let again = Pointing::with_canary("1", "2", 0.1);
         guarded.point(&again).await?;
         let later = Clock::system().now() + TimeDelta::seconds(1);
         let event = alarm_event(&guarded.alarm, "OK", "ALARM", later);
@@ -355,12 +334,8 @@ async fn a_flapping_alarm_is_left_to_a_human() -> Result {
 async fn a_canary_that_served_little_is_looked_at_again() -> Result {
     scenario("early", async |world| {
         let codes = [code("one"), code("two")];
-        let codes: Vec<&str> = codes.iter().map(String::as_str).collect();
         let guarded = Guarded::new(world, RUN_ONCE, &codes).await?;
-        let canary = Pointing {
-            weights: [("2".to_owned(), 0.1)].into(),
-            ..Pointing::alone("1")
-        };
+        let canary = Pointing::with_canary("1", "2", 0.1);
         guarded.point(&canary).await?;
         guarded.served(Some("1"), 900, 1, lately()).await?;
         guarded.served(Some("2"), 12, 5, lately()).await?;
@@ -385,7 +360,6 @@ async fn a_canary_that_served_little_is_looked_at_again() -> Result {
 async fn what_was_too_early_to_tell_is_forgotten_with_the_alarm() -> Result {
     scenario("early-over", async |world| {
         let codes = [code("one"), code("two")];
-        let codes: Vec<&str> = codes.iter().map(String::as_str).collect();
         let guarded = Guarded::new(world, RUN_ONCE, &codes).await?;
         guarded.served(None, 12, 5, lately()).await?;
         let proxy = Proxy::start(&world.cloud).await?;
@@ -431,10 +405,10 @@ async fn provisioned_concurrency_is_waited_for() -> Result {
 async fn a_smoke_test_that_fails_is_told_and_the_rollback_stands() -> Result {
     scenario("smoke", async |world| {
         let broken = "def handle(event, context):\n    raise ValueError('no database')\n";
-        let codes = [broken, &code("two")];
+        let codes = [broken.to_owned(), code("two")];
         let mut guarded = Guarded::new(world, RUN_ONCE, &codes).await?;
         guarded.set("smoke_test", json!({"payload": {}})).await?;
-        canary(&guarded).await?;
+        guarded.canary_fails().await?;
         let proxy = Proxy::start(&world.cloud).await?;
         let report = guarded.run(&proxy).finish().await?.report()?;
         is(&report, "Escalated", "no database")?;
@@ -560,12 +534,10 @@ async fn a_human_after_a_death_has_the_last_word() -> Result {
 
 async fn survives(deployed: bool, test: impl AsyncFn(&Death) -> Result) -> Result {
     let test = &test;
-    let results: Vec<_> = stream::iter(deaths(deployed).await?)
-        .map(async |death| test(&death).await.during(&format!("{death:?}")))
-        .buffer_unordered(AT_ONCE)
-        .collect()
-        .await;
-    all(results).map(drop)
+    each(deaths(deployed).await?, AT_ONCE, async |death| {
+        test(&death).await.during(&format!("{death:?}"))
+    })
+    .await
 }
 
 #[tokio::test]

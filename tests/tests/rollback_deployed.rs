@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use aws_sdk_cloudwatch::types::StateValue;
-use chrono::TimeDelta;
 use end_to_end::Result;
 use end_to_end::alias::{Guarded, Pointing, code};
 use end_to_end::failure::{Failure, ensure};
@@ -25,20 +24,7 @@ fn outcomes() -> Value {
 
 async fn guarded<'a>(stack: &Stack<'a>) -> Result<Guarded<'a>> {
     let codes = [code("one"), code("two")];
-    let codes: Vec<&str> = codes.iter().map(String::as_str).collect();
     Guarded::of_the_stack(stack.world, &codes).await
-}
-
-/// Gives version 2 a tenth of the traffic, of which it fails a good part.
-async fn canary_fails(guarded: &Guarded<'_>) -> Result {
-    let canary = Pointing {
-        weights: [("2".to_owned(), 0.1)].into(),
-        ..Pointing::alone("1")
-    };
-    guarded.point(&canary).await?;
-    let lately = Clock::system().now() - TimeDelta::seconds(20);
-    guarded.served(Some("1"), 900, 1, lately).await?;
-    guarded.served(Some("2"), 100, 40, lately).await
 }
 
 #[tokio::test]
@@ -47,7 +33,7 @@ async fn errors_of_the_alias_roll_it_back_through_the_templates_rule() -> Result
         let world = stack.world;
         let guarded = guarded(stack).await?;
         let heard = world.listen("outcomes", &outcomes()).await?;
-        canary_fails(&guarded).await?;
+        guarded.canary_fails().await?;
         stack.restart(None).await?;
         // The emulator's alarms overlook dimensions, so that the versions' own figures have raised it already.
         world.set_alarm(&guarded.alarm.name, StateValue::Ok).await?;
@@ -84,7 +70,7 @@ async fn rolls_back(stack: &Stack<'_>, guarded: &Guarded<'_>) -> Result<Value> {
 async fn moves_the_alias(stack: &Stack<'_>, guarded: &Guarded<'_>, heard: &Queue) -> Result {
     let world = stack.world;
     world.drain(heard).await?;
-    canary_fails(guarded).await?;
+    guarded.canary_fails().await?;
     let report = rolls_back(stack, guarded).await?;
     is(&report, "Applied", "version 1 alone")?;
     // The only note is about who disagrees now.
@@ -110,7 +96,7 @@ async fn moves_the_alias(stack: &Stack<'_>, guarded: &Guarded<'_>, heard: &Queue
 
 /// A deployment is stopped, and the schedule sees its rollback to the end.
 async fn stops_the_deployment(stack: &Stack<'_>, guarded: &Guarded<'_>) -> Result {
-    canary_fails(guarded).await?;
+    guarded.canary_fails().await?;
     let deployment = guarded.deploys("1", "2").await?;
     let ended = async {
         is(&rolls_back(stack, guarded).await?, "Pending", &deployment)?;
