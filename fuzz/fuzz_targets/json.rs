@@ -32,10 +32,18 @@ const TEXTS: [&str; 26] = [
     "SELECT x FROM y",
 ];
 
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 26] = [
     "alarm",
     "playbook",
+    "step",
     "dry_run",
+    "approvals",
+    "target",
+    "plan_hash",
+    "transition",
+    "by",
+    "at",
+    "expires_at",
     "alarmData",
     "detail",
     "detail-type",

@@ -5,18 +5,20 @@ use std::fmt;
 
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::SdkError;
+use aws_smithy_runtime_api::client::result::{ConnectorError, DispatchFailure};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use aws_smithy_types::retry::ErrorKind;
 
 /// What kind of failure an AWS call ended in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The service asked to slow down and did nothing.
+    /// The service asked to slow down and did nothing, or the call was held back here and not sent.
     Throttled,
     /// The caller may not do this; nothing was done.
     Denied,
     /// What the call names is not there; nothing was done.
     NotFound,
-    /// A condition of a write did not hold; nothing was done.
+    /// Another change was under way, or had come first so that a condition did not hold; nothing was done.
     Conflict,
     /// The service refused the request as it stands; nothing was done.
     Rejected,
@@ -58,8 +60,8 @@ impl fmt::Display for AwsError {
         match self.kind {
             Kind::Denied => write!(f, "; grant {operation} on it to the function's role"),
             Kind::NotFound => write!(f, "; check the name in the policy or the settings"),
-            Kind::Throttled => write!(f, "; it is safe to try again later"),
-            Kind::Conflict | Kind::Rejected | Kind::Unknown => Ok(()),
+            Kind::Throttled | Kind::Conflict => write!(f, "; it is safe to try again later"),
+            Kind::Rejected | Kind::Unknown => Ok(()),
         }
     }
 }
@@ -89,6 +91,9 @@ impl AwsError {
                 (kind, code, inner.message().unwrap_or_default().to_owned())
             }
             SdkError::ConstructionFailure(_) => (Kind::Rejected, None, sources(error)),
+            SdkError::DispatchFailure(failure) if was_held_back(failure) => {
+                (Kind::Throttled, None, sources(error))
+            }
             _ => (Kind::Unknown, None, sources(error)),
         };
         Self {
@@ -106,11 +111,26 @@ impl AwsError {
         matches!(self.kind, Kind::Throttled | Kind::Conflict | Kind::Unknown)
     }
 
+    /// Whether another change was in the way. Nothing was done; but where the SDK had tried before, that change may be this
+    /// call's own, and a new look tells.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        self.kind == Kind::Conflict
+    }
+
     /// Whether the call may have taken effect although it failed.
     #[must_use]
     pub fn may_have_taken_effect(&self) -> bool {
         self.kind == Kind::Unknown
     }
+}
+
+/// Whether the call waited for its turn too long, and was not sent.
+fn was_held_back(failure: &DispatchFailure) -> bool {
+    let kind = failure
+        .as_connector_error()
+        .and_then(ConnectorError::as_other);
+    kind == Some(ErrorKind::ThrottlingError)
 }
 
 fn sources(error: &dyn StdError) -> String {
@@ -130,7 +150,8 @@ fn sources(error: &dyn StdError) -> String {
 /// Reads a service's error code; also used for the `Code` of a failed batch entry.
 ///
 /// Codes are those of the services' API references; SQS still answers some with the
-/// `AWS.SimpleQueueService.` prefix of its query protocol.
+/// `AWS.SimpleQueueService.` prefix of its query protocol. Where services mean different things by one code, it is read as
+/// the services mean it that remediations call: to API Gateway, `LimitExceededException` is a matter of time.
 #[must_use]
 pub fn kind_of_code(code: &str) -> Kind {
     match code.rsplit(['.', '#']).next().unwrap_or(code) {
@@ -140,6 +161,8 @@ pub fn kind_of_code(code: &str) -> Kind {
         | "RequestThrottled"
         | "RequestThrottledException"
         | "RequestLimitExceeded"
+        | "PriorRequestNotComplete"
+        | "EC2ThrottledException"
         | "TooManyRequestsException"
         | "ProvisionedThroughputExceededException"
         | "BandwidthLimitExceeded"
@@ -149,6 +172,8 @@ pub fn kind_of_code(code: &str) -> Kind {
         | "KmsThrottled" => Kind::Throttled,
         "AccessDenied"
         | "AccessDeniedException"
+        | "NotAuthorized"
+        | "UnauthorizedException"
         | "UnauthorizedOperation"
         | "InvalidClientTokenId"
         | "UnrecognizedClientException"
@@ -163,19 +188,44 @@ pub fn kind_of_code(code: &str) -> Kind {
         | "ResourceNotFoundException"
         | "ResourceNotFound"
         | "ParameterNotFound"
+        | "ParameterVersionNotFound"
+        | "ApplicationDoesNotExistException"
+        | "DeploymentGroupDoesNotExistException"
+        | "DeploymentDoesNotExistException"
         | "KmsNotFound"
-        | "NotFound" => Kind::NotFound,
+        | "NotFound"
+        | "NotFoundException" => Kind::NotFound,
         "ConditionalCheckFailedException"
         | "TransactionCanceledException"
         | "TransactionConflictException"
-        | "TransactionInProgressException" => Kind::Conflict,
+        | "TransactionInProgressException"
+        | "ReplicatedWriteConflictException"
+        | "ConflictException"
+        | "ResourceConflictException"
+        | "ResourceInUseException"
+        | "ConcurrentModificationException"
+        | "ConcurrentOperationException"
+        | "ConcurrentUpdateException"
+        | "OperationAborted"
+        | "OperationAbortedException"
+        | "OperationInProgressException"
+        | "UpdateInProgressException"
+        | "SnapStartNotReadyException"
+        | "TooManyUpdates"
+        | "PreconditionFailed"
+        | "PreconditionFailedException" => Kind::Conflict,
         "InternalError"
+        | "InternalException"
         | "InternalFailure"
         | "InternalServerError"
+        | "InternalServerException"
         | "InternalServiceError"
+        | "InternalServiceFault"
         | "ServiceException"
         | "ServiceUnavailable"
-        | "RequestTimeout" => Kind::Unknown,
+        | "ServiceUnavailableException"
+        | "RequestTimeout"
+        | "RequestTimeoutException" => Kind::Unknown,
         _ => Kind::Rejected,
     }
 }
@@ -185,17 +235,91 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_with_and_without_the_query_prefix_read_the_same() {
-        assert_eq!(
-            kind_of_code("AWS.SimpleQueueService.NonExistentQueue"),
-            Kind::NotFound
-        );
-        assert_eq!(
-            kind_of_code("com.amazonaws.sqs#QueueDoesNotExist"),
-            Kind::NotFound
-        );
-        assert_eq!(kind_of_code("InternalError"), Kind::Unknown);
-        assert_eq!(kind_of_code("InvalidMessageContents"), Kind::Rejected);
+    fn a_code_is_read_as_the_service_means_it() {
+        let cases = [
+            // Amazon SQS, in the words of its query protocol and in its own.
+            ("AWS.SimpleQueueService.NonExistentQueue", Kind::NotFound),
+            ("com.amazonaws.sqs#QueueDoesNotExist", Kind::NotFound),
+            ("KMS.ThrottlingException", Kind::Throttled),
+            ("KmsThrottled", Kind::Throttled),
+            ("KMS.AccessDeniedException", Kind::Denied),
+            ("KMS.NotFoundException", Kind::NotFound),
+            ("KMS.DisabledException", Kind::Rejected),
+            ("OverLimit", Kind::Throttled),
+            ("InvalidMessageContents", Kind::Rejected),
+            ("InternalError", Kind::Unknown),
+            // AWS Lambda: "another operation is in progress", a revision that is not the latest, a mapping that is
+            // being created, a snapshot that is being made.
+            ("ResourceConflictException", Kind::Conflict),
+            ("PreconditionFailedException", Kind::Conflict),
+            ("ResourceInUseException", Kind::Conflict),
+            ("SnapStartNotReadyException", Kind::Conflict),
+            ("TooManyRequestsException", Kind::Throttled),
+            ("EC2ThrottledException", Kind::Throttled),
+            ("ServiceQuotaExceededException", Kind::Rejected),
+            ("InvalidParameterValueException", Kind::Rejected),
+            ("ServiceException", Kind::Unknown),
+            // Amazon API Gateway: "unable to complete operation due to concurrent modification".
+            ("ConflictException", Kind::Conflict),
+            ("LimitExceededException", Kind::Throttled),
+            ("NotFoundException", Kind::NotFound),
+            ("UnauthorizedException", Kind::Denied),
+            ("BadRequestException", Kind::Rejected),
+            ("ServiceUnavailableException", Kind::Unknown),
+            // Amazon CloudFront: a version that is not the latest, and its store's data plane.
+            ("PreconditionFailed", Kind::Conflict),
+            ("InternalServerException", Kind::Unknown),
+            // AWS CodeDeploy.
+            ("DeploymentGroupDoesNotExistException", Kind::NotFound),
+            ("DeploymentDoesNotExistException", Kind::NotFound),
+            ("DeploymentAlreadyCompletedException", Kind::Rejected),
+            // Amazon DynamoDB.
+            ("ConditionalCheckFailedException", Kind::Conflict),
+            ("TransactionConflictException", Kind::Conflict),
+            ("ReplicatedWriteConflictException", Kind::Conflict),
+            ("ProvisionedThroughputExceededException", Kind::Throttled),
+            ("ValidationException", Kind::Rejected),
+            // Amazon CloudWatch, Amazon EventBridge, AWS Systems Manager, and others that are changed one at a time.
+            ("ConcurrentModificationException", Kind::Conflict),
+            ("InternalServiceFault", Kind::Unknown),
+            ("InternalException", Kind::Unknown),
+            ("TooManyUpdates", Kind::Conflict),
+            ("ParameterVersionNotFound", Kind::NotFound),
+            ("OperationAbortedException", Kind::Conflict),
+        ];
+        for (code, kind) in cases {
+            assert_eq!(kind_of_code(code), kind, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_conflict_is_tried_again_and_did_nothing() {
+        let error = AwsError {
+            operation: "lambda:UpdateAlias",
+            subject: "arn:aws:lambda:eu-west-1:123456789012:function:orders:live".into(),
+            kind: kind_of_code("ResourceConflictException"),
+            code: Some("ResourceConflictException".into()),
+            message: "An update is in progress for resource".into(),
+        };
+        assert!(error.is_conflict() && error.is_transient());
+        assert!(!error.may_have_taken_effect());
+        assert!(error.to_string().ends_with("it is safe to try again later"));
+    }
+
+    #[test]
+    fn what_was_held_back_here_was_not_sent() {
+        use aws_sdk_dynamodb::operation::get_item::GetItemError;
+
+        for (kind, expected) in [
+            (Some(ErrorKind::ThrottlingError), Kind::Throttled),
+            (None, Kind::Unknown),
+        ] {
+            let held = ConnectorError::other("held back".into(), kind);
+            let error: SdkError<GetItemError, _> = SdkError::dispatch_failure(held);
+            let error = AwsError::new("dynamodb:GetItem", "ledger", &error);
+            assert_eq!(error.kind, expected, "{error}");
+            assert!(error.is_transient());
+        }
     }
 
     #[test]

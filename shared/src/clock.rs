@@ -29,10 +29,10 @@ impl Clock {
         Self(Arc::new(move || system.now() + offset))
     }
 
-    /// A clock that stands still.
+    /// A clock that tells what `reading` does.
     #[must_use]
-    pub fn fixed(at: DateTime<Utc>) -> Self {
-        Self(Arc::new(move || at))
+    pub fn reading(reading: impl Fn() -> DateTime<Utc> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(reading))
     }
 
     /// The current time.

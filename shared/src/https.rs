@@ -16,6 +16,8 @@ use aws_smithy_http_client::{Builder, Connector, HttpClientError};
 use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDns, ResolveDnsError};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
+use crate::courtesy::courteous;
+
 const AMAZON_TRUST_SERVICES: &[u8] = include_bytes!("amazon-trust-services.pem");
 const SSL_CERT_FILE: &str = "SSL_CERT_FILE";
 const SSL_CERT_DIR: &str = "SSL_CERT_DIR";
@@ -23,7 +25,8 @@ const SSL_CERT_DIR: &str = "SSL_CERT_DIR";
 const ENDPOINT_URL: &str = "AWS_ENDPOINT_URL";
 const REGION: &str = "AWS_REGION";
 
-/// The client, for one `SdkConfig`.
+/// The client, for one `SdkConfig`. It keeps its calls below the account's quotas: one that has waited for its turn too
+/// long fails as throttled, and was not sent.
 pub fn client() -> Result<SharedHttpClient, HttpClientError> {
     #[allow(clippy::disallowed_methods)]
     // They belong to the SDK and to the machine, not to the settings.
@@ -34,10 +37,11 @@ pub fn client() -> Result<SharedHttpClient, HttpClientError> {
         TrustStore::default()
     };
     let context = TlsContext::builder().with_trust_store(trusted).build()?;
-    Ok(Builder::new()
+    let client = Builder::new()
         .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
         .tls_context(context)
-        .build_with_resolver(Resolver))
+        .build_with_resolver(Resolver);
+    Ok(courteous(client))
 }
 
 /// A connector to servers of anyone's, which trusts the machine's certificates. It decodes each of them: make it when

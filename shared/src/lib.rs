@@ -9,6 +9,7 @@ pub mod arn;
 pub mod aws_error;
 pub mod backoff;
 pub mod clock;
+mod courtesy;
 pub mod guard;
 pub mod https;
 pub mod ids;
@@ -18,5 +19,8 @@ pub mod outcome;
 pub mod policy;
 pub mod remediation;
 pub mod runtime;
+pub mod schema;
+#[cfg(doctest)]
+mod seal;
 pub mod settings;
 pub mod telemetry;

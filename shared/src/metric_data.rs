@@ -1,7 +1,49 @@
-//! What `CloudWatch` answered to `GetMetricData`: whether all of it is there, and what it adds up to.
+//! What is counted by `CloudWatch`: asked for, whether all of it is there, and what it adds up to.
 
+use aws_sdk_cloudwatch::Client;
 use aws_sdk_cloudwatch::operation::get_metric_data::GetMetricDataOutput;
-use aws_sdk_cloudwatch::types::{MetricDataResult, StatusCode};
+use aws_sdk_cloudwatch::operation::get_metric_data::builders::GetMetricDataFluentBuilder;
+use aws_sdk_cloudwatch::types::{
+    Dimension, Metric, MetricDataQuery, MetricDataResult, MetricStat, StatusCode,
+};
+use aws_smithy_types::DateTime as SdkDateTime;
+use chrono::{DateTime, TimeDelta, Utc};
+
+/// A request for the numbers of the `window` before `now`, to which the queries are added.
+#[must_use]
+pub fn of_window(
+    client: &Client,
+    window: TimeDelta,
+    now: DateTime<Utc>,
+) -> GetMetricDataFluentBuilder {
+    let time = |at: DateTime<Utc>| SdkDateTime::from_secs(at.timestamp());
+    let request = client.get_metric_data().start_time(time(now - window));
+    request.end_time(time(now))
+}
+
+/// A query, called `id`, for a metric's sums by minute. A dimension is a name and a value.
+#[must_use]
+pub fn sums(
+    id: &str,
+    namespace: &str,
+    metric: &str,
+    dimensions: &[(&str, &str)],
+) -> MetricDataQuery {
+    let dimensions = dimensions
+        .iter()
+        .map(|(name, value)| Dimension::builder().name(*name).value(*value).build());
+    let metric = Metric::builder()
+        .namespace(namespace)
+        .metric_name(metric)
+        .set_dimensions(Some(dimensions.collect()))
+        .build();
+    let stat = MetricStat::builder()
+        .metric(metric)
+        .period(60)
+        .stat("Sum")
+        .build();
+    MetricDataQuery::builder().id(id).metric_stat(stat).build()
+}
 
 /// What an answer lacks: a decision on a part of the numbers would be a guess.
 #[must_use]
@@ -34,6 +76,19 @@ pub fn sum(answer: &GetMetricDataOutput, id: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_query_asks_for_sums_by_minute() {
+        let query = sums("errors", "AWS/Lambda", "Errors", &[("FunctionName", "f")]);
+        let stat = query.metric_stat().unwrap();
+        assert_eq!((query.id(), stat.stat()), (Some("errors"), Some("Sum")));
+        assert_eq!(stat.period(), Some(60));
+        let metric = stat.metric().unwrap();
+        assert_eq!(metric.namespace(), Some("AWS/Lambda"));
+        assert_eq!(metric.metric_name(), Some("Errors"));
+        let function = Dimension::builder().name("FunctionName").value("f").build();
+        assert_eq!(metric.dimensions(), [function]);
+    }
 
     #[test]
     fn numbers_that_are_not_all_there_are_told() {

@@ -54,16 +54,40 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Which of the six it is.
+    #[must_use]
+    pub fn kind(&self) -> Overall {
+        match self {
+            Self::Applied { .. } => Overall::Applied,
+            Self::AlreadyInPlace { .. } => Overall::AlreadyInPlace,
+            Self::Skipped { .. } => Overall::Skipped,
+            Self::Pending { .. } => Overall::Pending,
+            Self::Escalated { .. } => Overall::Escalated,
+            Self::Failed { .. } => Overall::Failed,
+        }
+    }
+
     /// The outcome's name, as metrics and the playbooks' choices use it.
     #[must_use]
     pub fn name(&self) -> &'static str {
+        self.kind().name()
+    }
+
+    /// The rule that decided, where one did.
+    #[must_use]
+    pub fn rule(&self) -> Option<Rule> {
         match self {
-            Self::Applied { .. } => "Applied",
-            Self::AlreadyInPlace { .. } => "AlreadyInPlace",
-            Self::Skipped { .. } => "Skipped",
-            Self::Pending { .. } => "Pending",
-            Self::Escalated { .. } => "Escalated",
-            Self::Failed { .. } => "Failed",
+            Self::Skipped { rule, .. } | Self::Escalated { rule, .. } => Some(*rule),
+            _ => None,
+        }
+    }
+
+    /// A failure that another attempt can mend, or not.
+    #[must_use]
+    pub fn failed(error: &dyn std::fmt::Display, retryable: bool) -> Self {
+        Self::Failed {
+            error: error.to_string(),
+            retryable,
         }
     }
 
@@ -77,6 +101,40 @@ impl Outcome {
             | Self::Pending { reason, .. }
             | Self::Escalated { reason, .. } => reason,
             Self::Failed { error, .. } => error,
+        }
+    }
+}
+
+/// The six ways in which a run ends, from the one that asks most of the reader to the one that asks least.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+pub enum Overall {
+    /// The run failed.
+    Failed,
+    /// A human has to decide.
+    Escalated,
+    /// The work goes on.
+    Pending,
+    /// The mitigation is in place and was read back.
+    Applied,
+    /// There was nothing left to change.
+    AlreadyInPlace,
+    /// Nothing was done.
+    Skipped,
+}
+
+impl Overall {
+    /// Its name, as it is serialised.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Failed => "Failed",
+            Self::Escalated => "Escalated",
+            Self::Pending => "Pending",
+            Self::Applied => "Applied",
+            Self::AlreadyInPlace => "AlreadyInPlace",
+            Self::Skipped => "Skipped",
         }
     }
 }
@@ -133,13 +191,65 @@ pub enum Rule {
     NotSettled,
     /// The work does not fit in the rounds that the policy allows.
     RoundsUsedUp,
+    /// A newer change of the alarm is known.
+    Superseded,
+    /// It is too early to tell.
+    Undecided,
+    /// The invocation had no time left for the target.
+    NoTimeLeft,
+    /// Every attempt at the work died or failed.
+    AttemptsUsedUp,
+    /// The alarm belongs to an account that this function does not read.
+    ForeignAccount,
+    /// What is in place has outlasted its term, and nothing takes it back.
+    Overdue,
+}
+
+impl Rule {
+    /// Whether time alone can lift it: what it holds back is due as long as the alarm stays in ALARM, and the
+    /// schedule takes it up. Any other rule ends the transition.
+    #[must_use]
+    pub fn passes(self) -> bool {
+        matches!(
+            self,
+            Self::KillSwitchGlobal
+                | Self::KillSwitchRemediation
+                | Self::KillSwitchTarget
+                | Self::InProgress
+                | Self::LeaseHeld
+                | Self::Cooldown
+                | Self::Budget
+                | Self::Flapping
+                | Self::Breaker
+                | Self::Undecided
+                | Self::NoTimeLeft
+        )
+    }
+}
+
+/// A step of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StepName {
+    /// The ledger, the alarm and the target were read.
+    Observe,
+    /// The guard and the plan decided.
+    Plan,
+    /// The claim was written.
+    Claim,
+    /// The plan was carried out.
+    Apply,
+    /// The target was read again.
+    Verify,
+    /// What was in place was taken back.
+    Revert,
 }
 
 /// How long one step of a run took.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Step {
-    /// The step: `admit`, `observe`, `plan`, `claim`, `apply`, `verify`.
-    pub name: String,
+    /// The step.
+    pub name: StepName,
     /// Milliseconds from the start of the run to the start of the step.
     pub started_ms: u64,
     /// Its length in milliseconds.
@@ -161,6 +271,9 @@ pub struct Report {
     /// Carried by every call and message of this run, so that what it causes can be told from what others cause.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub causation_id: Option<String>,
+    /// The alarm's change that the run answers; what an approval has to name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transition: Option<String>,
     /// How it ended.
     #[serde(flatten)]
     pub outcome: Outcome,
@@ -170,6 +283,9 @@ pub struct Report {
     /// The plan that was carried out, or would have been.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<Value>,
+    /// The hash of the plan, which is what a human approves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan_hash: Option<String>,
     /// What was done, counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Value>,
@@ -181,6 +297,28 @@ pub struct Report {
     pub steps: Vec<Step>,
 }
 
+impl Report {
+    /// A report of a run on `target` that says how it ended and nothing else.
+    #[must_use]
+    pub fn new(remediation: &str, target: &str, resource: &str, outcome: Outcome) -> Self {
+        Self {
+            remediation: remediation.to_owned(),
+            target: target.to_owned(),
+            resource: resource.to_owned(),
+            incident_id: None,
+            causation_id: None,
+            transition: None,
+            outcome,
+            duplicate: false,
+            plan: None,
+            plan_hash: None,
+            evidence: None,
+            notes: Vec::new(),
+            steps: Vec::new(),
+        }
+    }
+}
+
 /// What an invocation answers: one report for each target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Response {
@@ -190,27 +328,16 @@ pub struct Response {
     pub state: String,
     /// A report for each target.
     pub reports: Vec<Report>,
-    /// The most telling outcome's name among the reports, for a playbook's choice.
-    pub overall: String,
+    /// The outcome among the reports that asks most of the reader, for a playbook's choice.
+    pub overall: Overall,
 }
 
 impl Response {
     /// Puts reports together. The overall outcome is the one that asks most of the reader.
     #[must_use]
     pub fn new(alarm: String, state: String, reports: Vec<Report>) -> Self {
-        const ORDER: [&str; 6] = [
-            "Failed",
-            "Escalated",
-            "Pending",
-            "Applied",
-            "AlreadyInPlace",
-            "Skipped",
-        ];
-        let overall = ORDER
-            .into_iter()
-            .find(|name| reports.iter().any(|report| report.outcome.name() == *name))
-            .unwrap_or("Skipped")
-            .to_owned();
+        let kinds = reports.iter().map(|report| report.outcome.kind());
+        let overall = kinds.min().unwrap_or(Overall::Skipped);
         Self {
             alarm,
             state,

@@ -8,8 +8,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::arn::Arn;
 use crate::aws_error::AwsError;
-use crate::remediation::Temporary;
+
+/// Changes of an alarm that the ledger remembers. A policy that takes so many or more for separate troubles never holds
+/// anything for flapping.
+pub const FLAPS_KEPT: u32 = 200;
 
 /// A remediation's policy document, as the SSM parameter holds it.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -98,6 +102,17 @@ impl Term {
     }
 }
 
+/// How long something temporary stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Temporary {
+    /// How long the alarm has to be back at OK before the target is restored.
+    pub stabilisation: TimeDelta,
+    /// How long it stays without a sign that the alarm is still in ALARM.
+    pub expires_after: TimeDelta,
+    /// How long it stays at most, whatever the alarm says.
+    pub at_most: TimeDelta,
+}
+
 /// At most `actions` actions in any `window_seconds`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -112,7 +127,7 @@ pub struct Budget {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Flap {
-    /// Changes to ALARM that are still taken as separate troubles.
+    /// Changes to ALARM that are still taken as separate troubles; from 200 on nothing is ever flapping.
     pub transitions: NonZeroU32,
     /// Length of the sliding window.
     pub window_seconds: NonZeroU32,
@@ -212,6 +227,17 @@ pub enum PolicyError {
     },
 }
 
+impl PolicyError {
+    /// Whether another attempt can succeed without anyone changing anything.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreadable { source } => source.is_transient(),
+            Self::Empty { .. } | Self::Malformed { .. } | Self::Unsound { .. } => false,
+        }
+    }
+}
+
 /// What an action's policy must be able to say of itself.
 pub trait Action:
     DeserializeOwned + Serialize + JsonSchema + Clone + Send + Sync + 'static
@@ -286,18 +312,66 @@ impl<A: Action> Document<A> {
         Ok(())
     }
 
-    /// The targets that an alarm acts on.
+    /// The targets that an alarm acts on, seen from `home`.
     #[must_use]
-    pub fn targets_of(&self, alarm_arn: &str, alarm_name: &str) -> Vec<&Target<A>> {
+    pub fn targets_of(&self, alarm_arn: &str, home: &Home) -> Vec<&Target<A>> {
         self.targets
             .iter()
-            .filter(|target| {
-                target
-                    .alarms
-                    .iter()
-                    .any(|alarm| alarm == alarm_arn || alarm == alarm_name)
-            })
+            .filter(|target| target.alarm_arns(home).iter().any(|arn| arn == alarm_arn))
             .collect()
+    }
+}
+
+impl<A> Target<A> {
+    /// The ARNs of the target's alarms, each once, however the policy names them.
+    #[must_use]
+    pub fn alarm_arns(&self, home: &Home) -> Vec<String> {
+        let mut arns: Vec<String> = self
+            .alarms
+            .iter()
+            .map(|alarm| home.alarm_arn(alarm))
+            .collect();
+        arns.sort_unstable();
+        arns.dedup();
+        arns
+    }
+}
+
+/// Where a function runs: what a bare name in the policy means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    /// `aws`, `aws-cn`, `aws-us-gov`, …
+    pub partition: String,
+    /// The region.
+    pub region: String,
+    /// The account.
+    pub account: String,
+}
+
+impl Home {
+    /// The home of the function with this ARN.
+    #[must_use]
+    pub fn of_function(arn: &str) -> Option<Self> {
+        let arn: Arn = arn.parse().ok()?;
+        Some(Self {
+            partition: arn.partition().to_owned(),
+            region: arn.region().to_owned(),
+            account: arn.account().to_owned(),
+        })
+    }
+
+    /// The ARN of an alarm that the policy gives by ARN or by a name in this account and region.
+    #[must_use]
+    pub fn alarm_arn(&self, alarm: &str) -> String {
+        if alarm.starts_with("arn:") {
+            return alarm.to_owned();
+        }
+        let Self {
+            partition,
+            region,
+            account,
+        } = self;
+        format!("arn:{partition}:cloudwatch:{region}:{account}:alarm:{alarm}")
     }
 }
 
@@ -324,34 +398,6 @@ impl<A> Loaded<A> {
     pub fn is_older_than(&self, age: TimeDelta, now: DateTime<Utc>) -> bool {
         now - self.read_at >= age
     }
-}
-
-/// Reads the policy parameter.
-pub async fn load<A: Action>(
-    ssm: &aws_sdk_ssm::Client,
-    parameter: &str,
-    now: DateTime<Utc>,
-) -> Result<Loaded<A>, PolicyError> {
-    let answer = ssm
-        .get_parameter()
-        .name(parameter)
-        .with_decryption(true)
-        .send()
-        .await
-        .map_err(|error| PolicyError::Unreadable {
-            source: AwsError::new("ssm:GetParameter", parameter, &error),
-        })?;
-    let held = answer.parameter();
-    let text = held
-        .and_then(|held| held.value())
-        .ok_or_else(|| PolicyError::Empty {
-            parameter: parameter.to_owned(),
-        })?;
-    Ok(Loaded {
-        document: Document::parse(parameter, text)?,
-        version: held.map_or(0, aws_sdk_ssm::types::Parameter::version),
-        read_at: now,
-    })
 }
 
 #[cfg(test)]
@@ -389,8 +435,37 @@ mod tests {
         )
         .unwrap();
         assert_eq!(document.targets[0].guard, Limits::default());
-        assert_eq!(document.targets_of("arn:x", "High").len(), 1);
-        assert_eq!(document.targets_of("arn:x", "Low").len(), 0);
+    }
+
+    #[test]
+    fn a_bare_name_means_the_alarm_at_home_and_nowhere_else() {
+        let document = parse(
+            r#"{"version":1,"targets":[{"name":"a","alarms":["High","arn:aws:cloudwatch:eu-west-1:123456789012:alarm:High","arn:aws:cloudwatch:us-east-1:123456789012:alarm:Edge"],"action":{"service":"s"}}]}"#,
+        )
+        .unwrap();
+        let home = Home::of_function("arn:aws:lambda:eu-west-1:123456789012:function:f").unwrap();
+        let listed = |arn: &str| document.targets_of(arn, &home).len();
+        assert_eq!(document.targets[0].alarm_arns(&home).len(), 2);
+        assert_eq!(
+            listed("arn:aws:cloudwatch:eu-west-1:123456789012:alarm:High"),
+            1
+        );
+        assert_eq!(
+            listed("arn:aws:cloudwatch:us-east-1:123456789012:alarm:Edge"),
+            1
+        );
+        assert_eq!(
+            listed("arn:aws:cloudwatch:us-east-1:123456789012:alarm:High"),
+            0
+        );
+        assert_eq!(
+            listed("arn:aws:cloudwatch:eu-west-1:999999999999:alarm:High"),
+            0
+        );
+        assert_eq!(
+            listed("arn:aws:cloudwatch:eu-west-1:123456789012:alarm:Low"),
+            0
+        );
     }
 
     #[test]

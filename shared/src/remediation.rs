@@ -1,30 +1,61 @@
 //! What a remediation is: observe, plan, apply, verify, revert, always in this order and under the guard's permit.
+//!
+//! What a remediation can do is a type of its own, and so is what it cannot: [`Lasting`] has nothing to take back,
+//! [`Unlearning`] learns nothing between incidents, [`OneRound`] ends with its invocation. Their snapshots and
+//! progress are [`Never`], of which no value exists, so that nothing of the kind can be written by mistake.
 
+use std::collections::HashMap;
 use std::error::Error as StdError;
-use std::future::{self, Future};
+use std::future::Future;
 
-use chrono::{DateTime, TimeDelta, Utc};
-use serde::Serialize;
+use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use crate::alarm::AlarmEvent;
 use crate::clock::Clock;
-use crate::guard::{OpenBreaker, Permit, Snapshot};
-use crate::ledger::{Entry, Ledger, LedgerError};
+use crate::ledger::items::OpenBreaker;
+use crate::ledger::permit::Permit;
+use crate::ledger::timeline::Entry;
+use crate::ledger::{Ledger, LedgerError};
 use crate::outcome::Rule;
-use crate::policy;
+use crate::policy::{self, Temporary};
 use crate::telemetry::Metric;
 
 /// An error that knows whether another attempt can succeed.
-pub trait Failure: StdError + Send + Sync + 'static {
+pub trait Failure: StdError + From<OutOfTime> + Send + Sync + 'static {
     /// Whether another attempt can succeed without anyone changing anything.
     fn is_transient(&self) -> bool;
+
+    /// Whether the service refused because another change was being made, and nothing was changed: a new look and a
+    /// new plan may succeed within the run.
+    fn is_conflict(&self) -> bool {
+        false
+    }
 }
 
+/// A call that was not made, because the lease or the time was over.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("no time was left to {to_do} in; nothing was changed by it")]
+pub struct OutOfTime {
+    /// What was to be done.
+    pub to_do: &'static str,
+}
+
+/// What never exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Never {}
+
+/// What a remediation remembers of a target.
+pub type MemoryOf<R> = <R as Remediation>::Memory;
+/// The state that a remediation goes back to.
+pub type SnapshotOf<R> = <<R as Remediation>::Reversal as Reversal<R>>::Snapshot;
+/// What a round leaves for the next.
+pub type ProgressOf<R> = <<R as Remediation>::Rounds as Rounds<R>>::Progress;
+
 /// When a plan is made, and what the ledger knows besides what was observed.
-#[derive(Debug, Clone, Copy)]
-pub struct Moment<'a> {
+pub struct Moment<'a, R: Remediation> {
     /// Now.
     pub now: DateTime<Utc>,
     /// Whether an earlier round or attempt of the same run has already begun the work.
@@ -34,37 +65,34 @@ pub struct Moment<'a> {
     /// The incident that the run belongs to.
     pub incident_id: &'a str,
     /// What earlier runs of this remediation on this target left to remember.
-    pub memory: Option<&'a Value>,
+    pub memory: Option<&'a MemoryOf<R>>,
     /// The plan that an earlier round or attempt has begun to carry out. Where the target already is as that
     /// plan leaves it, giving the same plan again lets the run conclude what it did.
-    pub begun: Option<&'a Value>,
+    pub begun: Option<&'a R::Plan>,
     /// The plan that this attempt had made, where another hand changed the target before it was carried out.
-    pub overtaken: Option<&'a Value>,
+    pub overtaken: Option<&'a R::Plan>,
     /// What the remediation has in place on the target, and the state to go back to.
-    pub snapshot: Option<&'a Snapshot>,
+    pub in_place: Option<&'a InPlace<SnapshotOf<R>>>,
 }
 
-impl Moment<'_> {
-    /// The plan in `begun`, as far as this release reads it.
-    #[must_use]
-    pub fn begun_plan<P: DeserializeOwned>(&self) -> Option<P> {
-        read(self.begun)
-    }
-
-    /// The plan in `overtaken`.
-    #[must_use]
-    pub fn overtaken_plan<P: DeserializeOwned>(&self) -> Option<P> {
-        read(self.overtaken)
-    }
-}
-
-fn read<P: DeserializeOwned>(plan: Option<&Value>) -> Option<P> {
-    serde_json::from_value(plan?.clone()).ok()
+/// What a remediation has put in place and not taken back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InPlace<S> {
+    /// The run that put it there.
+    pub run_id: String,
+    /// The incident.
+    pub incident_id: String,
+    /// When the state before was taken.
+    pub taken_at: DateTime<Utc>,
+    /// When it ends, unless it is renewed.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// The state to go back to.
+    pub snapshot: S,
 }
 
 /// A plan, or why there is none.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Planned<P> {
+pub enum Planned<P, S> {
     /// Carry this out.
     Act {
         /// The plan, complete: `apply` makes no choice of its own.
@@ -72,7 +100,7 @@ pub enum Planned<P> {
         /// The state to go back to, for what is temporary, with what the plan puts in its place, so that a
         /// later restoration can tell the plan's own changes from a human's. Kept from the first plan on: a
         /// target that is mitigated already never replaces it.
-        snapshot: Option<Value>,
+        snapshot: Option<S>,
     },
     /// The target is already as a plan would leave it. What this remediation put there itself is kept longer.
     InPlace {
@@ -84,8 +112,7 @@ pub enum Planned<P> {
         /// Why, in one sentence.
         reason: String,
     },
-    /// It is too early to tell. The schedule plans anew at its next looks, while the alarm stays in ALARM and
-    /// its change is not stale; only for a remediation that has a schedule.
+    /// It is too early to tell. The schedule plans anew at its next looks, while the alarm stays in ALARM.
     Undecided {
         /// What is not known yet, in one sentence.
         reason: String,
@@ -99,46 +126,153 @@ pub enum Planned<P> {
     },
 }
 
-/// What a run works with.
+/// A plan of a remediation, or why there is none.
+pub type PlannedBy<R> = Planned<<R as Remediation>::Plan, SnapshotOf<R>>;
+
+/// The right to make one call that changes the target, given while the lease is held and time is left.
+///
+/// Whatever changes a target asks for one, so that no call is made that nobody checked.
 #[derive(Debug)]
-pub struct Work<'a> {
-    /// The time.
-    pub clock: &'a Clock,
-    /// When the work has to be over: Lambda's deadline, less what the report needs.
-    pub deadline: DateTime<Utc>,
-    /// The ledger, for progress and for what the remediation counts.
-    pub ledger: &'a Ledger,
+pub struct Clearance<'a> {
+    _permit: &'a Permit,
 }
 
-impl Work<'_> {
-    /// The end of a round that has no time left `to_do` anything; `None` while there is some.
+/// What a run works with: its permit, its time, and what it may keep in the ledger.
+pub struct Work<'a, R: Remediation> {
+    pub(crate) permit: &'a Permit,
+    pub(crate) clock: &'a Clock,
+    pub(crate) deadline: DateTime<Utc>,
+    pub(crate) ledger: &'a Ledger,
+    pub(crate) memory: Option<MemoryOf<R>>,
+    pub(crate) progress: Option<ProgressOf<R>>,
+    pub(crate) round: u32,
+    pub(crate) attempt: u32,
+    pub(crate) started_at: DateTime<Utc>,
+    pub(crate) previous_run: Option<String>,
+}
+
+impl<R: Remediation> Work<'_, R> {
+    /// Now.
     #[must_use]
-    pub fn too_late(&self, permit: &Permit, to_do: &str) -> Option<Done> {
-        if self.clock.now() < self.deadline.min(permit.held_until()) {
-            return None;
-        }
-        let end = End::Failed {
-            error: format!("no time was left to {to_do} in"),
-            retryable: true,
-        };
-        Some(Done::new(end, "nothing was changed"))
+    pub fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
     }
 
-    /// Saves progress under the permit.
-    pub async fn checkpoint(&self, permit: &Permit, progress: &Value) -> Result<(), LedgerError> {
+    /// When the work has to be over: Lambda's deadline less what the report needs, or the end of the lease. It moves
+    /// on with every heartbeat, and comes to lie in the past when another run has taken the lease over.
+    #[must_use]
+    pub fn until(&self) -> DateTime<Utc> {
+        self.deadline.min(self.permit.held_until())
+    }
+
+    /// The right to make the next call that changes the target.
+    pub fn clear(&self, to_do: &'static str) -> Result<Clearance<'_>, OutOfTime> {
+        if self.now() < self.until() {
+            Ok(Clearance {
+                _permit: self.permit,
+            })
+        } else {
+            Err(OutOfTime { to_do })
+        }
+    }
+
+    /// The run, the same over all its attempts and rounds; also its causation id.
+    #[must_use]
+    pub fn run_id(&self) -> &str {
+        &self.permit.run_id
+    }
+
+    /// The incident that the run belongs to.
+    #[must_use]
+    pub fn incident_id(&self) -> &str {
+        &self.permit.incident_id
+    }
+
+    /// The fencing token: greater than that of every earlier holder of the target's lease.
+    #[must_use]
+    pub fn token(&self) -> u64 {
+        self.permit.token
+    }
+
+    /// Which round of the run this is, from 1.
+    #[must_use]
+    pub fn round(&self) -> u32 {
+        self.round
+    }
+
+    /// Which attempt of this round this is, from 1.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// Whether the attempt before this one died without a word, so that its last deeds are in no report.
+    #[must_use]
+    pub fn follows_a_death(&self) -> bool {
+        self.permit.follows_a_death
+    }
+
+    /// When the run's first attempt began.
+    #[must_use]
+    pub fn started_at(&self) -> DateTime<Utc> {
+        self.started_at
+    }
+
+    /// The run that last acted on the target before this one, if any.
+    #[must_use]
+    pub fn previous_run(&self) -> Option<&str> {
+        self.previous_run.as_deref()
+    }
+
+    /// What earlier runs of this remediation on this target left to remember.
+    #[must_use]
+    pub fn memory(&self) -> Option<&MemoryOf<R>> {
+        self.memory.as_ref()
+    }
+
+    /// What earlier rounds or attempts saved.
+    #[must_use]
+    pub fn progress(&self) -> Option<&ProgressOf<R>> {
+        self.progress.as_ref()
+    }
+
+    /// Saves progress, for an attempt that follows a death.
+    pub async fn checkpoint(&self, progress: &ProgressOf<R>) -> Result<(), LedgerError> {
+        let progress = value("progress", progress)?;
         self.ledger
-            .checkpoint(permit, progress, self.clock.now())
+            .checkpoint(self.permit, progress, self.now())
             .await
     }
+
+    /// Reads the remediation's own items. Absent keys are absent from the answer.
+    pub async fn load<T: DeserializeOwned>(
+        &self,
+        keys: &[String],
+    ) -> Result<HashMap<String, T>, LedgerError> {
+        self.ledger.notes(self.permit, keys).await
+    }
+
+    /// Writes the remediation's own items, replacing what was there, while the lease is held.
+    pub async fn store<T: Serialize>(&self, items: &[(String, T)]) -> Result<(), LedgerError> {
+        self.ledger.note(self.permit, items, self.now()).await
+    }
+}
+
+/// A value as the ledger keeps it.
+pub(crate) fn value<T: Serialize>(what: &str, value: &T) -> Result<serde_json::Value, LedgerError> {
+    serde_json::to_value(value).map_err(|error| LedgerError::Unwritable {
+        what: what.to_owned(),
+        problem: error.to_string(),
+    })
 }
 
 /// How the work of a round ended.
 #[derive(Debug, Clone, PartialEq)]
-pub enum End {
+pub enum End<P> {
     /// It is done.
     Finished,
-    /// There is more to do than this round had time for.
-    Unfinished,
+    /// There is more to do than this round had time for. The next one starts from this progress.
+    Unfinished(P),
     /// All calls were made, and the target takes its time. `verify` tells when it is done.
     Settling {
         /// What is still to come, in one sentence.
@@ -169,22 +303,21 @@ pub enum End {
         error: String,
         /// Whether another attempt can succeed without anyone changing anything.
         retryable: bool,
+        /// What the next attempt starts from.
+        progress: Option<P>,
     },
 }
 
 /// What a round did.
-#[derive(Debug, Clone)]
-pub struct Done {
+pub struct Done<R: Remediation> {
     /// How it ended.
-    pub end: End,
+    pub end: End<ProgressOf<R>>,
     /// What was done, in one sentence.
     pub summary: String,
     /// What was done, counted.
-    pub evidence: Value,
-    /// What the next round or attempt starts from.
-    pub progress: Option<Value>,
+    pub evidence: Option<R::Evidence>,
     /// What later runs on the target should remember.
-    pub memory: Option<Value>,
+    pub memory: Option<MemoryOf<R>>,
     /// A breaker that the work found reason to open.
     pub breaker: Option<OpenBreaker>,
     /// Lines for the timeline, besides those that the runtime writes.
@@ -195,15 +328,14 @@ pub struct Done {
     pub metrics: Vec<Metric>,
 }
 
-impl Done {
+impl<R: Remediation> Done<R> {
     /// A round that ended so, with nothing else to tell.
     #[must_use]
-    pub fn new(end: End, summary: impl Into<String>) -> Self {
+    pub fn new(end: End<ProgressOf<R>>, summary: impl Into<String>) -> Self {
         Self {
             end,
             summary: summary.into(),
-            evidence: Value::Null,
-            progress: None,
+            evidence: None,
             memory: None,
             breaker: None,
             entries: Vec::new(),
@@ -214,9 +346,9 @@ impl Done {
 }
 
 /// What was read back after the work.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
-    /// Whether the world is as the plan meant it to be.
+    /// Whether the world is as it was meant to be.
     pub holds: bool,
     /// What was found, in one sentence.
     pub summary: String,
@@ -224,71 +356,61 @@ pub struct Verified {
 
 /// How a restoration ended.
 #[derive(Debug, Clone)]
-pub struct Reverted {
+pub struct Reverted<E> {
     /// What was restored, and what was left alone because someone changed it since, in one sentence.
     pub summary: String,
     /// What was done, counted.
-    pub evidence: Value,
-}
-
-/// How long something temporary stays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Temporary {
-    /// How long the alarm has to be back at OK before the target is restored.
-    pub stabilisation: TimeDelta,
-    /// How long it stays without a sign that the alarm is still in ALARM.
-    pub expires_after: TimeDelta,
-    /// How long it stays at most, whatever the alarm says.
-    pub at_most: TimeDelta,
+    pub evidence: Option<E>,
 }
 
 /// What a look at the target taught.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Lesson {
+pub struct Lesson<M> {
     /// What later runs on the target should remember, in the place of what was remembered before.
-    pub memory: Value,
+    pub memory: M,
     /// What is new, in one sentence.
     pub summary: String,
 }
 
 /// One remediation.
-pub trait Remediation: Send + Sync + 'static {
+///
+/// The runtime walks along it: `observe`, `plan`, then, under a permit that it alone can get, `apply`; `verify` reads
+/// the world back. Any step can die, and any can be asked for again by another attempt:
+///
+/// - `observe` and `verify` change nothing.
+/// - `apply` asks [`Work::clear`] before each call that changes something, and is right when it is begun anew after
+///   it died at any point.
+/// - `plan` makes no choice that `apply` would have to know.
+pub trait Remediation: Sized + Send + Sync + 'static {
     /// Its name: kebab-case, the same for folder, package, binary and events.
     const NAME: &'static str;
-    /// Whether [`Remediation::learn`] has anything to learn; without it, targets are not observed for it.
-    const LEARNS: bool = false;
-    /// Whether [`Remediation::verify`] tells that an attempt which died had carried its plan out. If so, a retry
-    /// concludes it even when nothing may be begun any more, as after the alarm's return to OK.
-    const CONCLUDES: bool = false;
     /// Its part of the policy.
     type Action: policy::Action;
-    /// What it observes.
-    type Observed: Send + Sync;
+    /// What it observes. Kept with each decision.
+    type Observed: Serialize + Send + Sync;
     /// Its plan.
     type Plan: Serialize + DeserializeOwned + Send + Sync;
+    /// What it counts of its work.
+    type Evidence: Serialize + Send + Sync;
+    /// What it remembers of a target from one run to the next; [`Never`] where it remembers nothing.
+    type Memory: Serialize + DeserializeOwned + Send + Sync;
+    /// How it takes back what it put in place: itself, or [`Lasting`].
+    type Reversal: Reversal<Self>;
+    /// How it learns while nothing happens: itself, or [`Unlearning`].
+    type Learning: Learning<Self>;
+    /// How it carries on beyond one invocation: itself, or [`OneRound`].
+    type Rounds: Rounds<Self>;
     /// Its errors.
     type Error: Failure;
 
-    /// How many rounds a run may take. With more than one, [`Remediation::carry_on`] asks for the next.
-    fn max_rounds(action: &Self::Action) -> u32 {
-        let _ = action;
-        1
-    }
-
-    /// How long what `apply` puts in place stays; `None` for what is not taken back.
-    fn temporary(action: &Self::Action) -> Option<Temporary> {
-        let _ = action;
-        None
-    }
-
-    /// Whether a human has to approve the plan before it is carried out.
+    /// Whether the policy wants a human to approve the plan before it is carried out.
     fn needs_approval(action: &Self::Action) -> bool {
         let _ = action;
         false
     }
 
     /// Reads the target. Changes nothing. `event` is absent when the schedule asks, which leads to
-    /// [`Remediation::learn`] only.
+    /// [`Learning::learn`] only.
     fn observe(
         &self,
         action: &Self::Action,
@@ -300,64 +422,162 @@ pub trait Remediation: Send + Sync + 'static {
     fn plan(
         observed: &Self::Observed,
         action: &Self::Action,
-        moment: &Moment<'_>,
-    ) -> Planned<Self::Plan>;
-
-    /// Learns from a look at the target on the schedule and when the alarm is back to OK. Pure; `None` when
-    /// there is nothing new to remember.
-    fn learn(
-        observed: &Self::Observed,
-        action: &Self::Action,
-        memory: Option<&Value>,
-        now: DateTime<Utc>,
-    ) -> Option<Lesson> {
-        let _ = (observed, action, memory, now);
-        None
-    }
+        moment: &Moment<'_, Self>,
+    ) -> PlannedBy<Self>;
 
     /// What a dry run can find out besides the plan; leaves everything as it was.
     fn rehearse(
         &self,
         plan: &Self::Plan,
         action: &Self::Action,
+        now: DateTime<Utc>,
     ) -> impl Future<Output = Result<Vec<String>, Self::Error>> + Send {
-        let _ = (plan, action);
+        let _ = (plan, action, now);
         async { Ok(Vec::new()) }
     }
 
     /// Carries the plan out.
     fn apply(
         &self,
-        permit: &Permit,
         plan: &Self::Plan,
         action: &Self::Action,
-        work: &Work<'_>,
-    ) -> impl Future<Output = Result<Done, Self::Error>> + Send;
+        work: &Work<'_, Self>,
+    ) -> impl Future<Output = Result<Done<Self>, Self::Error>> + Send;
 
-    /// Reads the target again.
+    /// Reads the target again. `evidence` is that of the work, where this attempt did it; without it, whether an
+    /// earlier attempt, which died, has carried the plan out.
     fn verify(
         &self,
         plan: &Self::Plan,
-        done: &Done,
+        evidence: Option<&Self::Evidence>,
     ) -> impl Future<Output = Result<Verified, Self::Error>> + Send;
+}
 
-    /// Restores what `snapshot` holds, leaving alone what someone changed since.
+/// Taking back what a remediation put in place.
+pub trait Reversal<R: Remediation>: 'static {
+    /// The state to go back to.
+    type Snapshot: Serialize + DeserializeOwned + Clone + Send + Sync;
+
+    /// How long what `apply` puts in place stays; `None` for what stays until the alarm is back at OK.
+    fn term(action: &R::Action) -> Option<Temporary>;
+
+    /// Restores what `snapshot` holds, leaving alone what someone changed since. Right when it is begun anew after
+    /// it died at any point.
     fn revert(
-        &self,
-        permit: &Permit,
-        snapshot: &Value,
-        action: &Self::Action,
-        work: &Work<'_>,
-    ) -> impl Future<Output = Result<Reverted, Self::Error>> + Send;
+        remediation: &R,
+        snapshot: &Self::Snapshot,
+        action: &R::Action,
+        work: &Work<'_, R>,
+    ) -> impl Future<Output = Result<Reverted<R::Evidence>, R::Error>> + Send;
 
-    /// Asks for the next round by invoking the function again, asynchronously, with `payload`. Never called
-    /// while `max_rounds` is 1.
+    /// Reads the target again: whether nothing of what was put in place is left. The snapshot is kept until then.
+    fn reverted(
+        remediation: &R,
+        snapshot: &Self::Snapshot,
+        action: &R::Action,
+    ) -> impl Future<Output = Result<Verified, R::Error>> + Send;
+}
+
+/// What a remediation does stays.
+#[derive(Debug, Clone, Copy)]
+pub enum Lasting {}
+
+impl<R: Remediation> Reversal<R> for Lasting {
+    type Snapshot = Never;
+
+    fn term(_action: &R::Action) -> Option<Temporary> {
+        None
+    }
+
+    async fn revert(
+        _remediation: &R,
+        snapshot: &Never,
+        _action: &R::Action,
+        _work: &Work<'_, R>,
+    ) -> Result<Reverted<R::Evidence>, R::Error> {
+        match *snapshot {}
+    }
+
+    async fn reverted(
+        _remediation: &R,
+        snapshot: &Never,
+        _action: &R::Action,
+    ) -> Result<Verified, R::Error> {
+        match *snapshot {}
+    }
+}
+
+/// Learning from looks at the target while nothing happens.
+pub trait Learning<R: Remediation>: 'static {
+    /// Whether there is anything to learn; where not, targets are not observed for it.
+    #[must_use]
+    fn observes() -> bool {
+        true
+    }
+
+    /// Learns from a look at the target on the schedule and when the alarm is back to OK. Pure; `None` when
+    /// there is nothing new to remember.
+    fn learn(
+        observed: &R::Observed,
+        action: &R::Action,
+        memory: Option<&MemoryOf<R>>,
+        now: DateTime<Utc>,
+    ) -> Option<Lesson<MemoryOf<R>>>;
+}
+
+/// A remediation learns nothing between incidents.
+#[derive(Debug, Clone, Copy)]
+pub enum Unlearning {}
+
+impl<R: Remediation> Learning<R> for Unlearning {
+    fn observes() -> bool {
+        false
+    }
+
+    fn learn(
+        _observed: &R::Observed,
+        _action: &R::Action,
+        _memory: Option<&MemoryOf<R>>,
+        _now: DateTime<Utc>,
+    ) -> Option<Lesson<MemoryOf<R>>> {
+        None
+    }
+}
+
+/// Carrying on beyond one invocation.
+pub trait Rounds<R: Remediation>: 'static {
+    /// What a round leaves for the next.
+    type Progress: Serialize + DeserializeOwned + Send + Sync;
+
+    /// How many rounds a run may take.
+    fn at_most(action: &R::Action) -> u32;
+
+    /// Asks for the round that starts from `progress` by invoking the function again, asynchronously, with `payload`.
     fn carry_on(
-        &self,
+        remediation: &R,
+        progress: &Self::Progress,
         function_arn: &str,
-        payload: &Value,
-    ) -> impl Future<Output = Result<(), Self::Error>> + Send {
-        let _ = (function_arn, payload);
-        future::ready(Ok(()))
+        payload: &serde_json::Value,
+    ) -> impl Future<Output = Result<(), R::Error>> + Send;
+}
+
+/// A remediation ends with its invocation.
+#[derive(Debug, Clone, Copy)]
+pub enum OneRound {}
+
+impl<R: Remediation> Rounds<R> for OneRound {
+    type Progress = Never;
+
+    fn at_most(_action: &R::Action) -> u32 {
+        1
+    }
+
+    async fn carry_on(
+        _remediation: &R,
+        progress: &Never,
+        _function_arn: &str,
+        _payload: &serde_json::Value,
+    ) -> Result<(), R::Error> {
+        match *progress {}
     }
 }

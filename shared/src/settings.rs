@@ -8,6 +8,8 @@ pub const LEDGER_TABLE: &str = "FORGEGUARD_LEDGER_TABLE";
 pub const POLICY_PARAMETER: &str = "FORGEGUARD_POLICY_PARAMETER";
 /// Name of the event bus that outcomes are put on; `default` when unset.
 pub const EVENT_BUS: &str = "FORGEGUARD_EVENT_BUS";
+/// `Orchestrated` where playbooks wake the functions, so that the schedule begins nothing by itself; `Direct` when unset.
+pub const MODE: &str = "FORGEGUARD_MODE";
 /// `true` makes every run stop after its plan; `false` when unset.
 pub const DRY_RUN: &str = "FORGEGUARD_DRY_RUN";
 /// Least severe level that is logged: `error`, `warn`, `info`, `debug` or `trace`; `info` when unset.
@@ -22,6 +24,8 @@ pub struct Settings {
     pub policy_parameter: String,
     /// The bus that outcomes are put on.
     pub event_bus: String,
+    /// Whether playbooks say what is done about an alarm, and not the schedule.
+    pub orchestrated: bool,
     /// Whether every run stops after its plan.
     pub dry_run: bool,
     /// Least severe level that is logged.
@@ -73,6 +77,17 @@ impl Settings {
                 "the name of the SSM parameter that holds the policy document",
             )?,
             event_bus: given(EVENT_BUS).unwrap_or_else(|| "default".to_owned()),
+            orchestrated: match given(MODE).as_deref() {
+                None | Some("Direct") => false,
+                Some("Orchestrated") => true,
+                Some(other) => {
+                    return Err(SettingsError::Malformed {
+                        name: MODE,
+                        value: other.to_owned(),
+                        form: "`Direct` or `Orchestrated`",
+                    });
+                }
+            },
             dry_run: match given(DRY_RUN).as_deref() {
                 None | Some("false") => false,
                 Some("true") => true,

@@ -98,6 +98,31 @@ pub fn metrics(report: &Report, took_ms: f64, more: &[Metric], now: DateTime<Utc
     Value::Object(line)
 }
 
+/// The embedded metric format of a look of the schedule: what it could not look after.
+#[must_use]
+pub fn sweep(remediation: &str, failures: usize, now: DateTime<Utc>) -> Value {
+    json!({
+        "_aws": {
+            "Timestamp": now.timestamp_millis(),
+            "CloudWatchMetrics": [{
+                "Namespace": NAMESPACE,
+                "Dimensions": [["Remediation"]],
+                "Metrics": [{"Name": "SweepFailures", "Unit": Unit::Count.name()}],
+            }],
+        },
+        "Remediation": remediation,
+        "SweepFailures": failures,
+    })
+}
+
+/// Writes a metric line to standard output, from where Lambda takes it into the log. A process that has started no
+/// logging, as a simulation, has nobody to read it.
+pub fn print(line: &Value) {
+    if tracing::enabled!(tracing::Level::ERROR) {
+        println!("{line}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,21 +130,10 @@ mod tests {
 
     #[test]
     fn every_metric_has_a_definition_and_a_value() {
-        let report = Report {
-            remediation: "dlq-replay".into(),
-            target: "ingestion".into(),
-            resource: "arn:q".into(),
-            incident_id: Some("inc-1".into()),
-            causation_id: None,
-            outcome: Outcome::Applied {
-                summary: "done".into(),
-            },
-            duplicate: false,
-            plan: None,
-            evidence: None,
-            notes: vec![],
-            steps: vec![],
+        let applied = Outcome::Applied {
+            summary: "done".into(),
         };
+        let report = Report::new("dlq-replay", "ingestion", "arn:q", applied);
         let replayed = Metric {
             name: "MessagesReplayed",
             unit: Unit::Count,

@@ -10,7 +10,8 @@ mod tests {
     use proptest::sample::Index;
     use serde_json::{Map, Value, json};
     use shared::alarm::{
-        self, AlarmError, AlarmEvent, AlarmKind, Metric, PreviousState, State, Suppression,
+        self, AlarmError, AlarmEvent, AlarmKind, Approval, Metric, PreviousState, State,
+        Suppression,
     };
 
     /// What must be true of the answer to any event.
@@ -95,7 +96,7 @@ mod tests {
             4 => prop::sample::select(vec![
                 "source", "detail-type", "detail", "resources", "account", "accountId", "region", "id", "time",
                 "alarmArn", "alarmData", "alarmName", "alarm", "playbook", "execution", "dry_run", "state",
-                "previousState", "configuration", "value", "timestamp", "reason", "reasonData",
+                "previousState", "configuration", "approvals", "step", "plan_hash", "value", "timestamp", "reason", "reasonData",
                 "actionsSuppressedBy", "muteDetail", "mutedByArn", "muteWindowEnd", "metrics", "metricStat",
                 "metric", "dimensions", "period", "expression", "alarmRule", "alarmContributor",
             ])
@@ -216,17 +217,37 @@ mod tests {
         prop_oneof![
             Just(alarm::Path::EventBridge),
             Just(alarm::Path::AlarmAction),
-            ("[A-Za-z0-9-]{1,40}", "[A-Za-z0-9-]{1,40}", any::<bool>()).prop_map(
-                |(machine, run, named)| {
+            (
+                "[A-Za-z0-9-]{1,40}",
+                "[A-Za-z0-9-]{1,40}",
+                any::<bool>(),
+                prop::option::of("[A-Za-z0-9._-]{1,80}"),
+            )
+                .prop_map(|(machine, run, named, step)| {
                     alarm::Path::Playbook {
                         execution: format!(
                             "arn:aws:states:eu-west-1:123456789012:execution:{machine}:{run}"
                         ),
                         name: named.then_some(machine),
+                        step,
                     }
-                }
-            ),
+                }),
         ]
+    }
+
+    fn approvals() -> impl Strategy<Value = Vec<Approval>> {
+        let text = || "[^\\x00]{1,40}";
+        let approval = (text(), "[0-9a-f]{32}", text(), text(), time(), time()).prop_map(
+            |(target, plan_hash, transition, by, at, expires_at)| Approval {
+                target,
+                plan_hash,
+                transition,
+                by,
+                at,
+                expires_at,
+            },
+        );
+        prop::collection::vec(approval, 0..3)
     }
 
     fn event() -> impl Strategy<Value = AlarmEvent> {
@@ -269,6 +290,7 @@ mod tests {
                 kind(),
                 optional(),
                 optional(),
+                approvals(),
             ),
         )
             .prop_map(
@@ -282,6 +304,7 @@ mod tests {
                         kind,
                         event_id,
                         description,
+                        approvals,
                     ),
                 )| AlarmEvent {
                     alarm_arn: format!("arn:aws:cloudwatch:{region}:{account}:alarm:{alarm_name}"),
@@ -296,16 +319,31 @@ mod tests {
                     previous_state,
                     suppressed_by,
                     kind,
-                    path,
                     description,
                     dry_run,
-                    approved_plan: None,
+                    // Only a step's input carries them.
+                    approvals: match path {
+                        alarm::Path::Playbook { .. } => approvals,
+                        _ => Vec::new(),
+                    },
+                    path,
                 },
             )
     }
 
     fn written(time: DateTime<Utc>) -> String {
         time.format("%Y-%m-%dT%H:%M:%S%.3f+0000").to_string()
+    }
+
+    fn approved(approval: &Approval) -> Value {
+        json!({
+            "target": approval.target,
+            "plan_hash": approval.plan_hash,
+            "transition": approval.transition,
+            "by": approval.by,
+            "at": written(approval.at),
+            "expires_at": written(approval.expires_at),
+        })
     }
 
     fn state_of(value: Option<State>, reason: Option<&String>, by: Option<&Suppression>) -> Value {
@@ -396,9 +434,15 @@ mod tests {
                 "source": "aws.cloudwatch", "alarmArn": event.alarm_arn, "accountId": event.account,
                 "time": written(event.changed_at), "region": event.region, "alarmData": body,
             }),
-            alarm::Path::Playbook { execution, name } => {
-                json!({"playbook": {"execution": execution, "name": name}, "alarm": bridged(&body)})
-            }
+            alarm::Path::Playbook {
+                execution,
+                name,
+                step,
+            } => json!({
+                "playbook": {"execution": execution, "name": name, "step": step},
+                "approvals": event.approvals.iter().map(approved).collect::<Vec<_>>(),
+                "alarm": bridged(&body),
+            }),
         };
         if event.dry_run {
             document["dry_run"] = json!(true);

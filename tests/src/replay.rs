@@ -18,6 +18,9 @@ use crate::world::World;
 /// Seconds by which the process's clock, and only that which decisions use, is ahead of the system's.
 pub const CLOCK_OFFSET_SECONDS: &str = "FORGEGUARD_TEST_CLOCK_OFFSET_SECONDS";
 
+/// The ARN under which the process believes to run; a continuation is sent there.
+pub const FUNCTION_ARN: &str = "FORGEGUARD_TEST_FUNCTION_ARN";
+
 /// What the line with the report starts with, among the log lines on standard output.
 pub const REPORT: &str = "run-once report: ";
 

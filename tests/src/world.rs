@@ -22,15 +22,18 @@ use aws_sdk_ssm::types::ParameterType;
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures_util::FutureExt as _;
 use serde_json::{Value, json};
+use shared::ledger::items::{Standing, Waiting};
 use shared::settings;
 use tokio::time::Instant;
 
 use xtask::cloud::{KEY_VALUE_STORES, key_value_stores_at};
 
+use crate::case::FUNCTION;
 use crate::cloud::{Clients, Cloud};
 use crate::failure::{During, Failure, Result, ensure};
 use crate::message::{Received, Seed};
 use crate::proxy::{Proxy, Receipt};
+use crate::replay::FUNCTION_ARN;
 
 /// How long anything may take that should be there in a moment.
 pub const SOON: Duration = Duration::from_secs(30);
@@ -640,10 +643,15 @@ impl World {
     /// The environment of a function that works in this world and speaks to AWS through `endpoint`.
     #[must_use]
     pub fn environment(&self, endpoint: &str) -> Vec<(String, String)> {
+        let Cloud {
+            region, account_id, ..
+        } = &self.cloud;
+        let function_arn = format!("arn:aws:lambda:{region}:{account_id}:function:{FUNCTION}");
         [
             (settings::LEDGER_TABLE, self.ledger.as_str()),
             (settings::POLICY_PARAMETER, &self.parameter),
             (settings::LOG, "info"),
+            (FUNCTION_ARN, &function_arn),
             ("AWS_ENDPOINT_URL", endpoint),
             (KEY_VALUE_STORES, &key_value_stores_at(endpoint)),
             ("AWS_REGION", &self.cloud.region),
@@ -660,12 +668,42 @@ impl World {
         self.items(&self.ledger).await
     }
 
+    /// What stands on targets until it is concluded.
+    pub async fn standing(&self) -> Result<Vec<Standing>> {
+        let bodies = self.bodies("standing#").await?;
+        let standing = bodies.into_iter().map(serde_json::from_value);
+        Ok(standing.collect::<std::result::Result<_, _>>()?)
+    }
+
+    /// The transitions that could not be acted on yet.
+    pub async fn waiting(&self) -> Result<Vec<Waiting>> {
+        let bodies = self.bodies("waiting#").await?;
+        let waiting = bodies.into_iter().map(serde_json::from_value);
+        Ok(waiting.collect::<std::result::Result<_, _>>()?)
+    }
+
+    /// The bodies of the ledger's items whose sort key starts so.
+    async fn bodies(&self, start: &str) -> Result<Vec<Value>> {
+        let items = self.ledger().await?;
+        let wanted = items.iter().filter(|item| {
+            let key = item["sk"].as_str();
+            key.is_some_and(|key| key.starts_with(start))
+        });
+        wanted
+            .map(|item| {
+                let body = item["body"].as_str().during("the item's body")?;
+                serde_json::from_str(body).during(body)
+            })
+            .collect()
+    }
+
     /// Fails if anything temporary is still to be taken back.
     pub async fn holds_no_snapshot(&self) -> Result {
-        let left = self.ledger().await?;
-        ensure(!json!(left).to_string().contains("snapshot#"), || {
-            format!("a snapshot is left: {}", json!(left))
-        })
+        let standing = self.standing().await?;
+        ensure(
+            standing.iter().all(|stands| stands.snapshot.is_none()),
+            || format!("a snapshot is left: {standing:?}"),
+        )
     }
 
     /// All items of a table, as plain JSON.

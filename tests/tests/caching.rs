@@ -281,6 +281,14 @@ async fn kill(part: usize, death: &Death) -> Result {
                 response.to_string()
             })?;
         }
+        // While a dead run may still hold the stage, nobody else takes back what is in place.
+        let look = staged.run(&proxy).on(&scheduled()).request_id("last");
+        let look = look.later_by(STARTS[RETURN] + TimeDelta::minutes(5));
+        let told = look.finish().await?.response()?;
+        ensure(
+            told["overall"] == "Applied" || told["reports"] == json!([]),
+            || told.to_string(),
+        )?;
         // The snapshot was of the stage before the first attempt.
         let after = staged.shown().await?;
         ensure(after == original, || format!("{after:?}"))?;

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use aws_sdk_cloudwatch::types::StateValue;
+use chrono::TimeDelta;
 use end_to_end::Result;
 use end_to_end::api::Staged;
 use end_to_end::failure::{During as _, ensure};
@@ -86,6 +87,12 @@ async fn comes_and_goes(
         staged.set(&[("/cacheClusterEnabled", "false")]).await?;
     }
     stack.restart(None).await?;
+    // What is refused for good is noted while nobody holds the target.
+    let stale = Clock::system().now() - TimeDelta::hours(2);
+    let answer = stack
+        .invoke(&alarm_event(alarm, "OK", "ALARM", stale))
+        .await?;
+    is(answer.report()?, "Skipped", "acts on nothing older")?;
     staged.served(1_000, 400).await?;
     world.set_alarm(&alarm.name, StateValue::Alarm).await?;
     let event = alarm_event(alarm, "OK", "ALARM", Clock::system().now());

@@ -139,7 +139,7 @@ async fn of_sixteen_invocations_at_once_exactly_one_acts() -> Result {
                 acted += 1;
                 assert_eq!(told(report)?.replayed(), 30);
             } else {
-                let stood_back = report["rule"] == "in_progress" || report["duplicate"] == true;
+                let stood_back = report["outcome"] == "Pending" || report["duplicate"] == true;
                 assert!(stood_back, "{report}");
             }
         }

@@ -16,10 +16,11 @@ const RUN_ONCE: &str = env!("CARGO_BIN_EXE_run-once");
 const AT_ONCE: usize = 8;
 
 /// Every call that a replay makes.
-const CALLS: [&str; 10] = [
+const CALLS: [&str; 11] = [
     "ssm:GetParameter",
     "cloudwatch:DescribeAlarms",
     "dynamodb:BatchGetItem",
+    "dynamodb:Query",
     "dynamodb:TransactWriteItems",
     "sqs:GetQueueAttributes",
     "sqs:ReceiveMessage",

@@ -76,11 +76,15 @@ async fn each_kill_switch_stops_everything() -> Result {
             let reason = report["reason"].as_str().unwrap_or_default();
             assert!(reason.contains("a migration is under way"), "{reason}");
             untouched(&case, &proxy).await?;
+            let waiting = world.waiting().await?;
+            let rules: Vec<Value> = waiting.iter().map(|waits| json!(waits.rule)).collect();
+            assert_eq!(rules, [json!(rule)]);
             world.put_ledger_item(&set(false)).await?;
         }
         let proxy = case.proxy().await?;
         let ended = case.run(&proxy).finish().await?;
         assert_eq!(ended.report()?["outcome"], "Applied");
+        assert_eq!(world.waiting().await?, []);
         Ok(())
     })
     .await
@@ -105,19 +109,22 @@ async fn a_kill_switch_that_cannot_be_read_counts_as_on() -> Result {
                 "ResourceNotFoundException",
                 "no such table",
             )),
-            Fault::Reply(Reply::success(200, in_part.to_string())),
             Fault::Reset,
             Fault::LoseAnswer,
         ];
-        for fault in faults {
+        // The switches are read by the one call, and what else forbids an action by the other.
+        let faults = faults.into_iter().flat_map(|fault| {
+            ["dynamodb:Query", "dynamodb:BatchGetItem"].map(|call| (call, fault.clone()))
+        });
+        let in_part = Fault::Reply(Reply::success(200, in_part.to_string()));
+        for (call, fault) in faults.chain([("dynamodb:BatchGetItem", in_part)]) {
             let proxy = case.proxy().await?;
-            proxy.inject(Rule::new("dynamodb:BatchGetItem", fault.clone()));
-            proxy.inject(Rule::new("dynamodb:GetItem", fault.clone()));
+            proxy.inject(Rule::new(call, fault.clone()));
             let ended = case.run(&proxy).finish().await?;
-            assert_eq!(ended.report()?["outcome"], "Failed", "{fault:?}");
+            assert_eq!(ended.report()?["outcome"], "Failed", "{call}, {fault:?}");
             assert!(
                 ended.answer.is_err(),
-                "{fault:?}: Lambda has to deliver the event again"
+                "{call}, {fault:?}: Lambda has to deliver the event again"
             );
             untouched(&case, &proxy).await?;
         }
@@ -206,8 +213,9 @@ async fn stale_recovered_and_silent_alarms_are_left_alone() -> Result {
             (json!("Skipped"), json!("state_without_action"))
         );
 
+        let later = |seconds| now + TimeDelta::seconds(seconds);
         world.set_alarm(&case.alarm.name, StateValue::Ok).await?;
-        let ended = case.run(&proxy).finish().await?;
+        let ended = case.run_at(&proxy, later(5)).finish().await?;
         assert_eq!(
             rule_of(&ended)?,
             (json!("Skipped"), json!("alarm_recovered"))
@@ -221,11 +229,12 @@ async fn stale_recovered_and_silent_alarms_are_left_alone() -> Result {
             .alarm_names(&case.alarm.name)
             .send()
             .await?;
-        let ended = case.run(&proxy).finish().await?;
+        let ended = case.run_at(&proxy, later(10)).finish().await?;
         assert_eq!(
             rule_of(&ended)?,
             (json!("Skipped"), json!("alarm_actions_disabled"))
         );
+        assert_eq!(world.waiting().await?, []);
         untouched(&case, &proxy).await
     })
     .await

@@ -19,9 +19,10 @@ const AT_ONCE: usize = 6;
 /// How long Lambda waits before its first retry; before its second it waits twice as long.
 const LAMBDA_WAITS: TimeDelta = TimeDelta::minutes(1);
 /// What a replay asks AWS.
-const EXPECTED: [&str; 9] = [
+const EXPECTED: [&str; 10] = [
     "ssm:GetParameter",
     "dynamodb:BatchGetItem",
+    "dynamodb:Query",
     "cloudwatch:DescribeAlarms",
     "dynamodb:TransactWriteItems",
     "sqs:GetQueueAttributes",
@@ -185,9 +186,10 @@ async fn at_every_request(kind: Kind) -> Result {
 
 /// The phases of a request that leave different things behind.
 fn phases(action: &str) -> &'static [Phase] {
-    const READS: [&str; 4] = [
+    const READS: [&str; 5] = [
         "ssm:GetParameter",
         "dynamodb:BatchGetItem",
+        "dynamodb:Query",
         "cloudwatch:DescribeAlarms",
         "sqs:GetQueueAttributes",
     ];

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aws_sdk_apigateway::types::{Op, PatchOperation};
 use aws_sdk_cloudwatch::types::StateValue;
+use chrono::TimeDelta;
 use end_to_end::Result;
 use end_to_end::failure::{During as _, ensure};
 use end_to_end::page::{self, Answer};
@@ -98,6 +99,14 @@ async fn comes_and_goes(guarded: &Guarded<'_>, heard: &Queue) -> Result {
     world.drain(heard).await?;
     guarded.taken_down().await?;
     stack.restart(None).await?;
+    // What is refused for good is noted while nobody holds the targets.
+    let stale = Clock::system().now() - TimeDelta::hours(2);
+    let answer = stack
+        .invoke(&alarm_event(alarm, "OK", "ALARM", stale))
+        .await?;
+    ensure(answer.payload["overall"] == "Skipped", || {
+        answer.payload.to_string()
+    })?;
     world.set_alarm(&alarm.name, StateValue::Alarm).await?;
     let event = alarm_event(alarm, "OK", "ALARM", Clock::system().now());
     let answer = stack.invoke(&event).await?;

@@ -94,6 +94,19 @@ async fn moves_the_alias(stack: &Stack<'_>, guarded: &Guarded<'_>, heard: &Queue
     Ok(())
 }
 
+/// The alarm's return to OK is noted, though nobody claims the alias for it.
+async fn hears_of_the_recovery(stack: &Stack<'_>, guarded: &Guarded<'_>) -> Result {
+    let alarm = &guarded.alarm;
+    stack.world.set_alarm(&alarm.name, StateValue::Ok).await?;
+    let event = alarm_event(alarm, "ALARM", "OK", Clock::system().now());
+    let answer = stack.invoke(&event).await?;
+    is(
+        answer.report()?,
+        "AlreadyInPlace",
+        "nothing temporary is in place",
+    )
+}
+
 /// A deployment is stopped, and the schedule sees its rollback to the end.
 async fn stops_the_deployment(stack: &Stack<'_>, guarded: &Guarded<'_>) -> Result {
     guarded.canary_fails().await?;
@@ -122,6 +135,7 @@ async fn each_permission_of_a_rollback_is_needed_and_none_is_missing() -> Result
         let heard = stack.world.listen("outcomes", &outcomes()).await?;
         let work = async || {
             moves_the_alias(stack, &guarded, &heard).await?;
+            hears_of_the_recovery(stack, &guarded).await?;
             stops_the_deployment(stack, &guarded).await
         };
         stack

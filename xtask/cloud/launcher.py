@@ -1,4 +1,4 @@
-"""Start the AWS emulator of the local cloud, closer to AWS in eleven places.
+"""Start the AWS emulator of the local cloud, closer to AWS in fifteen places.
 
 1. A CloudWatch alarm that changes state sends the documented event to EventBridge, whether or not
    the alarm's actions are enabled.
@@ -19,6 +19,12 @@
 9. A distribution answers below localhost, too, a name that leads to this machine.
 10. API Gateway spreads its requests over the versions of an alias by their weights.
 11. CodeDeploy deploys to a function's alias (codedeploy.py).
+12. An alarm tells when its state last changed, to the millisecond and as the event of that change does. A new
+    definition leaves its state as it was.
+13. DescribeAlarms takes at most a hundred names.
+14. BatchGetItem answers with at most 16 MB and leaves the other keys unprocessed.
+15. PutEvents refuses the entries that lack something or whose detail is no JSON object, each in its place, and a
+    request that is too large as a whole.
 
 The emulator is configured by its own environment variables; `xtask/src/cloud` sets them.
 """
@@ -38,12 +44,13 @@ import cbor2
 import codedeploy
 from ministack import app
 from ministack.core import iam_actions, iam_evaluator
-from ministack.core.responses import get_account_id, get_region
+from ministack.core.responses import AccountRegionScopedDict, error_response_json, get_account_id, get_region
 from ministack.services import (
     apigateway_v1,
     cloudfront,
     cloudfront_keyvaluestore,
     cloudwatch,
+    dynamodb,
     eventbridge,
     lambda_svc,
 )
@@ -56,6 +63,18 @@ log = logging.getLogger("forgeguard.launcher")
 INITIAL_REASON = "Unchecked: Initial alarm creation"
 # How the emulator words a state that it computed from metric data, as opposed to one that was set.
 EVALUATED = re.compile(r"Threshold Crossed: (?P<stat>\S+) (?P<value>\S+) \w+ (?P<threshold>\S+)$")
+
+# CloudWatch API Reference, "DescribeAlarms": "Array Members: Maximum number of 100 items".
+MOST_ALARM_NAMES = 100
+
+# DynamoDB API Reference, "BatchGetItem": "A single operation can retrieve up to 16 MB of data".
+BATCH_BYTES = 16 * 1024 * 1024
+
+# EventBridge User Guide, "Calculating PutEvents event entry size": all entries of a request together, 1 MB since
+# January 2026.
+EVENTS_BYTES = 1024 * 1024
+EVENT_TIME_BYTES = 14
+MOST_ENTRIES = 10
 
 # How Smithy's RPC protocol names an operation.
 RPC_OPERATION = re.compile(r"/service/[^/]+/operation/(?P<name>\w+)")
@@ -93,6 +112,11 @@ DISTRIBUTION = re.compile(r"^([a-z0-9]+)\.cloudfront\.(?:net|localhost)(?::\d+)?
 
 # The state each alarm was last reported in, by ARN: the emulator overwrites it before it tells.
 _reported: dict[str, Json] = {}
+
+
+def milliseconds() -> float:
+    """Now, as precisely as CloudWatch keeps it."""
+    return int(time.time() * 1000) / 1000
 
 
 def timestamp(epoch: float) -> str:
@@ -146,9 +170,10 @@ def configuration(alarm: Json) -> Json:
 
 def alarm_state_change(alarm: Json, old_state: str, new_state: str, reason: str) -> Json:
     """The PutEvents entry for one transition."""
-    now = time.time()
-    # AWS keeps milliseconds, and DescribeAlarms agrees with the event.
-    alarm["StateUpdatedTimestamp"] = now
+    now = milliseconds()
+    # CloudWatch API Reference, "MetricAlarm": StateTransitionedTimestamp is when StateValue most recently changed.
+    # DescribeAlarms agrees with the event.
+    alarm["StateUpdatedTimestamp"] = alarm["StateTransitionedTimestamp"] = now
     state = {"value": new_state, "reason": reason, "timestamp": timestamp(now)}
     data = reason_data(alarm, reason, now)
     if data:
@@ -185,6 +210,125 @@ def with_events(dispatch: Callable[..., None]) -> Callable[..., None]:
             log.exception("no event for %s: %s to %s", alarm.get("AlarmName"), old_state, new_state)
 
     return dispatch_and_send
+
+
+class Alarms(AccountRegionScopedDict):
+    """Alarms that were as they are since they were made, unless they have changed since.
+
+    CloudWatch API Reference, "PutMetricAlarm": "When you update an existing alarm, its state is left unchanged".
+    """
+
+    def __setitem__(self, name: str, alarm: Json) -> None:
+        since = self.get(name, alarm).get("StateTransitionedTimestamp", alarm["StateUpdatedTimestamp"])
+        alarm.setdefault("StateTransitionedTimestamp", since)
+        super().__setitem__(name, alarm)
+
+
+def with_update_time(set_state: Callable[..., Any]) -> Callable[..., Any]:
+    """Note when a state was set to what it was already.
+
+    CloudWatch API Reference, "CompositeAlarm": StateUpdatedTimestamp "tracks the timestamp of any state update, even
+    if StateValue doesn't change".
+    """
+
+    def set_and_note(params: Json, data: Json, *protocol: bool) -> Any:
+        now = milliseconds()
+        answer = set_state(params, data, *protocol)
+        name = data.get("AlarmName") or cloudwatch._p(params, "AlarmName")
+        alarm = cloudwatch._alarms.get(name) or cloudwatch._composite_alarms.get(name)
+        if alarm and alarm["StateTransitionedTimestamp"] <= now:
+            alarm["StateUpdatedTimestamp"] = now
+        return answer
+
+    return set_and_note
+
+
+def with_most_names(describe: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuse more names of alarms than one call may have."""
+
+    def describe_some(params: Json, data: Json, is_cbor: bool, is_json: bool = False) -> Any:
+        names = data.get("AlarmNames") or [name for name in params if name.startswith("AlarmNames.member.")]
+        if len(names) > MOST_ALARM_NAMES:
+            message = (
+                "1 validation error detected: Value at 'alarmNames' failed to satisfy constraint: "
+                f"Member must have length less than or equal to {MOST_ALARM_NAMES}"
+            )
+            return cloudwatch._error("ValidationError", message, 400, use_json=is_json, use_cbor=is_cbor)
+        return describe(params, data, is_cbor, is_json)
+
+    return describe_some
+
+
+def with_most_bytes(get: Callable[[Json], Any]) -> Callable[[Json], Any]:
+    """Leave the keys unprocessed whose items one answer has no room for."""
+
+    def size(table: str, item_key: Json) -> int:
+        held = dynamodb._tables[dynamodb._normalize_table_name(table)]
+        return int(dynamodb._item_size_bytes(dynamodb._get_item_by_key(held, item_key) or {}))
+
+    def get_some(data: Json) -> Any:
+        status, headers, body = get(data)
+        if status != 200 or len(body) <= BATCH_BYTES:
+            return status, headers, body
+        taken: Json = {}
+        left: Json = {}
+        room = BATCH_BYTES
+        for table, request in data["RequestItems"].items():
+            for item_key in request["Keys"]:
+                room -= size(table, item_key)
+                part = taken if room >= 0 else left
+                part.setdefault(table, {**request, "Keys": []})["Keys"].append(item_key)
+        status, headers, body = get({**data, "RequestItems": taken})
+        return status, headers, json.dumps({**json.loads(body), "UnprocessedKeys": left}).encode()
+
+    return get_some
+
+
+def entry_error(entry: Json) -> Json | None:
+    """Why EventBridge does not take an entry, in the words of its API Reference, "PutEventsResultEntry"."""
+    for name in ("Source", "DetailType", "Detail"):
+        if not entry.get(name):
+            reason = f"Parameter {name} is not valid. Reason: {name} is a required argument."
+            return {"ErrorCode": "InvalidArgument", "ErrorMessage": reason}
+    try:
+        is_object = isinstance(json.loads(entry["Detail"]), dict)
+    except ValueError:
+        is_object = False
+    return None if is_object else {"ErrorCode": "MalformedDetail", "ErrorMessage": "Detail is malformed."}
+
+
+def entry_bytes(entry: Json) -> int:
+    """The size of an entry, as EventBridge counts it."""
+    texts = [entry.get("Source"), entry.get("DetailType"), entry.get("Detail"), *(entry.get("Resources") or [])]
+    return sum(len((text or "").encode()) for text in texts) + (EVENT_TIME_BYTES if entry.get("Time") else 0)
+
+
+def with_refusals(put: Callable[..., Any]) -> Callable[..., Any]:
+    """Take only the events that EventBridge takes."""
+
+    def put_usable(data: Json, allow_aws_source: bool = False) -> Any:
+        entries = data.get("Entries") or []
+        if not entries:
+            message = (
+                "1 validation error detected: Value '[]' at 'entries' failed to satisfy constraint: "
+                "Member must have length greater than or equal to 1"
+            )
+            return error_response_json("ValidationException", message, 400)
+        if sum(map(entry_bytes, entries)) > EVENTS_BYTES:
+            message = "Total size of the entries in the request is over the limit."
+            return error_response_json("ValidationException", message, 400)
+        errors = [entry_error(entry) for entry in entries]
+        usable = [entry for entry, error in zip(entries, errors, strict=True) if not error]
+        if len(usable) == len(entries) or len(entries) > MOST_ENTRIES:
+            return put(data, allow_aws_source)
+        status, headers, body = put({**data, "Entries": usable}, allow_aws_source)
+        answer = json.loads(body)
+        results = iter(answer["Entries"])
+        answer["Entries"] = [error or next(results) for error in errors]
+        answer["FailedEntryCount"] += len(entries) - len(usable)
+        return status, headers, json.dumps(answer).encode()
+
+    return put_usable
 
 
 def invoke_from_rule(arn: str, payload: str) -> None:
@@ -399,10 +543,15 @@ def with_weights(find: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def main() -> None:
-    """Close the eleven gaps and run the emulator until it is told to stop."""
+    """Close the fifteen gaps and run the emulator until it is told to stop."""
     # A session of its own: Ctrl-C in the terminal that started the cloud does not reach it.
     os.setsid()
     cloudwatch._dispatch_alarm_actions = with_events(cloudwatch._dispatch_alarm_actions)
+    cloudwatch._alarms = Alarms()
+    cloudwatch._set_alarm_state = with_update_time(cloudwatch._set_alarm_state)
+    cloudwatch._describe_alarms = with_most_names(cloudwatch._describe_alarms)
+    dynamodb._batch_get_item = with_most_bytes(dynamodb._batch_get_item)
+    eventbridge._put_events = with_refusals(eventbridge._put_events)
     eventbridge._dispatch_to_lambda = invoke_from_rule
     lambda_svc._emit_lambda_logs = with_log_permission(lambda_svc._emit_lambda_logs)
     lambda_svc._route_async_failure = with_destination_permission(lambda_svc._route_async_failure)

@@ -7,7 +7,7 @@ use std::pin::Pin;
 
 use clap::ValueEnum;
 
-use crate::command::{cargo, run, run_silently};
+use crate::command::{cargo, run, run_quietly, run_silently};
 use crate::functions::Profile;
 use crate::interrupt::interruptible;
 use crate::progress::Progress;
@@ -33,8 +33,10 @@ pub enum Step {
     Deny,
     /// cfn-lint and `sam validate` have nothing to say
     Template,
-    /// Unit and property tests
+    /// Unit and property tests, and the emulator's
     Unit,
+    /// Simulated worlds, and mutations of the kernel that they notice
+    Simulation,
     /// A short run of the fuzz target
     Fuzz,
     /// The deployed template on a local cloud
@@ -51,6 +53,7 @@ impl Step {
             Self::Deny => "deny",
             Self::Template => "template",
             Self::Unit => "unit",
+            Self::Simulation => "simulation",
             Self::Fuzz => "fuzz",
             Self::EndToEnd => "end-to-end",
         }
@@ -64,7 +67,8 @@ impl Step {
             Self::Layout => Box::pin(interruptible(layout::check())),
             Self::Deny => Box::pin(interruptible(deny(progress))),
             Self::Template => Box::pin(interruptible(template(progress))),
-            Self::Unit => Box::pin(interruptible(unit())),
+            Self::Unit => Box::pin(interruptible(unit(progress))),
+            Self::Simulation => Box::pin(interruptible(simulation())),
             Self::Fuzz => Box::pin(interruptible(fuzz::smoke())),
             // It has to take its cloud down before it can stop.
             Self::EndToEnd => Box::pin(end_to_end(progress)),
@@ -147,7 +151,16 @@ async fn template(progress: Progress) -> Result<()> {
     run(&mut validate).await
 }
 
-async fn unit() -> Result<()> {
+async fn unit(progress: Progress) -> Result<()> {
+    let tools = Tools::ensure(progress).await?;
+    run_quietly(tools.program("python").current_dir(root()).args([
+        "-m",
+        "unittest",
+        "discover",
+        "--start-directory",
+        "xtask/cloud",
+    ]))
+    .await?;
     run(cargo().current_dir(root()).args([
         "test",
         "--workspace",
@@ -156,6 +169,30 @@ async fn unit() -> Result<()> {
         "--locked",
     ]))
     .await
+}
+
+/// Plays so many worlds that a simulation which visits nothing fails, then sees that it notices what is taken out.
+async fn simulation() -> Result<()> {
+    let words = |words: &str| words.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    simulate(&words("--seeds 10000 --least 1001")).await?;
+    simulate(&words("mutants")).await
+}
+
+/// Runs the simulation.
+pub async fn simulate(arguments: &[String]) -> Result<()> {
+    let mut simulate = cargo();
+    simulate
+        .current_dir(root())
+        .args([
+            "run",
+            "--quiet",
+            "--locked",
+            "--package",
+            "simulation",
+            "--",
+        ])
+        .args(arguments);
+    run(&mut simulate).await
 }
 
 /// Runs the end-to-end tests on a cloud of their own, which is taken down however they end.

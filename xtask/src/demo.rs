@@ -566,8 +566,8 @@ fn print_timeline(timeline: &[Line], total: Duration) {
     println!("\naccount");
     let account = timeline
         .iter()
-        .find(|line| line.kind == "account")
-        .map_or(&Value::Null, |line| &line.detail);
+        .find_map(|line| line.detail.pointer("/evidence/account"))
+        .unwrap_or(&Value::Null);
     for part in [
         "received",
         "replayed",

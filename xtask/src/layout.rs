@@ -13,6 +13,15 @@ use crate::{Error, Result, functions};
 /// The files of a remediation's crate, in the order its data flows.
 const SOURCES: [&str; 5] = ["main.rs", "lib.rs", "policy.rs", "plan.rs", "aws.rs"];
 
+/// What every function does with the ledger.
+const LEDGER_ACTIONS: [&str; 5] = [
+    "BatchGetItem",
+    "ConditionCheckItem",
+    "DeleteItem",
+    "PutItem",
+    "Query",
+];
+
 /// Checks the whole checkout.
 pub async fn check() -> Result<()> {
     let template = Template::read()?;
@@ -93,9 +102,16 @@ pub fn of_remediation(root: &Path, name: &str, template: &Template) -> Vec<Strin
                 format!("Binary: {name}"),
                 format!("CodeUri: functions/{name}/"),
                 format!("Role: !GetAtt {role}.Arn"),
+                "Type: Schedule".to_owned(),
             ],
         ),
-        (role.clone(), "AWS::IAM::Role", Vec::new()),
+        (
+            role.clone(),
+            "AWS::IAM::Role",
+            LEDGER_ACTIONS
+                .map(|action| format!("- dynamodb:{action}"))
+                .into(),
+        ),
         (format!("{prefix}Policy"), "AWS::SSM::Parameter", Vec::new()),
     ];
     for (resource, kind, lines) in wanted {
@@ -169,6 +185,13 @@ Resources:
     Type: AWS::SSM::Parameter
   TakeOverFunctionRole:
     Type: AWS::IAM::Role
+    Properties:
+      Policies:
+        - dynamodb:BatchGetItem
+        - dynamodb:ConditionCheckItem
+        - dynamodb:DeleteItem
+        - dynamodb:PutItem
+        - dynamodb:Query
   TakeOverFunction:
     Type: AWS::Serverless::Function
     Metadata:
@@ -178,6 +201,9 @@ Resources:
     Properties:
       CodeUri: functions/take-over/
       Role: !GetAtt TakeOverFunctionRole.Arn
+      Events:
+        Look:
+          Type: Schedule
 ";
 
     /// A checkout with one remediation that keeps every rule.

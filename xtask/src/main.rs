@@ -49,6 +49,12 @@ enum Task {
     },
     /// Measure cold start, replay and AWS round trips against what people use instead
     Bench(bench::Args),
+    /// Play the kernel in simulated worlds, one for each seed
+    Simulate {
+        /// What the simulation is told; `cargo xtask simulate -- --help` lists it
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Check that every remediation and crate keeps the repository's rules
     CheckLayout,
     /// Add a remediation that compiles, deploys and passes every check, and acts on nothing yet
@@ -133,6 +139,7 @@ async fn run(task: Task) -> Result<()> {
         Task::Bench(args) => bench::run(args).await.map_err(|source| Error::Bench {
             source: Box::new(source),
         }),
+        Task::Simulate { arguments } => interruptible(checks::simulate(&arguments)).await,
         Task::CheckLayout => interruptible(layout::check()).await,
         Task::New { name } => interruptible(scaffold::new(&name)).await,
     }

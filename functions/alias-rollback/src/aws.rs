@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use aws_config::SdkConfig;
 use aws_config::retry::RetryConfig;
-use aws_sdk_cloudwatch::types::{Dimension, Metric, MetricDataQuery, MetricStat};
+use aws_sdk_cloudwatch::types::MetricDataQuery;
 use aws_sdk_codedeploy::operation::stop_deployment::StopDeploymentError;
 use aws_sdk_codedeploy::types::{
     DeploymentCreator, DeploymentInfo, DeploymentStatus, RollbackInfo,
@@ -12,14 +12,14 @@ use aws_sdk_codedeploy::types::{
 use aws_sdk_lambda::operation::update_alias::UpdateAliasError;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{AliasRoutingConfiguration, ProvisionedConcurrencyStatusEnum, State};
-use aws_smithy_types::DateTime as SdkDateTime;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 use shared::aws_error::{AwsError, Kind};
 use shared::metric_data;
+use shared::remediation::Clearance;
 
 use crate::error::RollbackError;
-use crate::plan::{Alias, Deployment, Observed, Traffic, Version};
+use crate::observed::{Alias, Deployment, Observed, Traffic, Version};
 use crate::policy::{DeploymentGroup, Rollback};
 
 /// Pages of versions read at most; 50 versions each.
@@ -68,14 +68,14 @@ impl Aws {
                 None => Ok(None),
             }
         };
-        let (alias, versions, deployment, mappings, permitted, stack, ()) = tokio::try_join!(
+        let (alias, versions, deployment, mappings, permitted, stack, allocating) = tokio::try_join!(
             self.alias(function, policy.name()),
             self.versions(function),
             deployment,
             self.mappings(policy),
             self.permitted(policy),
             self.stack(policy),
-            self.settled_concurrency(policy),
+            self.allocating(policy),
         )?;
         let ((total, by_version), deployment) =
             tokio::try_join!(self.traffic(policy, &alias, now), self.told(deployment))?;
@@ -85,6 +85,7 @@ impl Aws {
             by_version,
             total,
             deployment,
+            allocating,
             used_by: mappings.into_iter().chain(permitted).collect(),
             stack,
         })
@@ -212,7 +213,11 @@ impl Aws {
     }
 
     /// Stops a deployment, which rolls back by its own means; gives how it ended, if it ended otherwise before.
-    pub async fn stop(&self, deployment: &str) -> Result<Option<String>, RollbackError> {
+    pub async fn stop(
+        &self,
+        deployment: &str,
+        _clearance: &Clearance<'_>,
+    ) -> Result<Option<String>, RollbackError> {
         let answer = self
             .codedeploy
             .stop_deployment()
@@ -305,8 +310,8 @@ impl Aws {
         Ok(answer.tags().and_then(|tags| tags.get(STACK_TAG)).cloned())
     }
 
-    /// Fails while provisioned concurrency is being allocated for the alias.
-    async fn settled_concurrency(&self, policy: &Rollback) -> Result<(), RollbackError> {
+    /// Whether provisioned concurrency is being allocated for the alias.
+    async fn allocating(&self, policy: &Rollback) -> Result<bool, RollbackError> {
         let answer = self
             .lambda
             .get_provisioned_concurrency_config()
@@ -315,20 +320,15 @@ impl Aws {
             .send()
             .await;
         match answer {
-            Ok(answer)
-                if answer.status() == Some(&ProvisionedConcurrencyStatusEnum::InProgress) =>
-            {
-                Err(RollbackError::Allocating {
-                    alias: policy.alias.to_string(),
-                })
+            Ok(answer) => {
+                Ok(answer.status() == Some(&ProvisionedConcurrencyStatusEnum::InProgress))
             }
-            Ok(_) => Ok(()),
             Err(error)
                 if error.as_service_error().is_some_and(|error| {
                     error.is_provisioned_concurrency_config_not_found_exception()
                 }) =>
             {
-                Ok(())
+                Ok(false)
             }
             Err(error) => Err(failed(
                 "lambda:GetProvisionedConcurrencyConfig",
@@ -348,17 +348,13 @@ impl Aws {
         alias: &Alias,
         now: DateTime<Utc>,
     ) -> Result<(Traffic, BTreeMap<u64, Traffic>), RollbackError> {
-        let window = policy.blame.window_seconds.get();
+        let window = TimeDelta::seconds(i64::from(policy.blame.window_seconds.get()));
         let resource = format!("{}:{}", policy.function(), policy.name());
         let versions: Vec<Option<u64>> = [None, Some(alias.version)]
             .into_iter()
             .chain(alias.weights.keys().copied().map(Some))
             .collect();
-        let mut request = self
-            .cloudwatch
-            .get_metric_data()
-            .start_time(time(now - TimeDelta::seconds(i64::from(window))))
-            .end_time(time(now));
+        let mut request = metric_data::of_window(&self.cloudwatch, window, now);
         for version in &versions {
             for metric in ["Invocations", "Errors"] {
                 let id = id(metric, *version);
@@ -400,6 +396,7 @@ impl Aws {
         policy: &Rollback,
         version: u64,
         revision_id: &str,
+        _clearance: &Clearance<'_>,
     ) -> Result<Moved, RollbackError> {
         // Leaving the routing configuration out would leave the weights as they are.
         let no_weights = AliasRoutingConfiguration::builder()
@@ -422,7 +419,7 @@ impl Aws {
             .as_service_error()
             .is_some_and(UpdateAliasError::is_precondition_failed_exception);
         let error = AwsError::new("lambda:UpdateAlias", policy.alias.as_str(), &error);
-        if !changed && !error.may_have_taken_effect() {
+        if !error.is_conflict() && !error.may_have_taken_effect() {
             return Err(RollbackError::Aws(error));
         }
         // An answer that was lost, or an earlier attempt of this run, may have moved it already.
@@ -441,6 +438,7 @@ impl Aws {
         &self,
         policy: &Rollback,
         payload: &Value,
+        _clearance: &Clearance<'_>,
     ) -> Result<Option<String>, RollbackError> {
         let answer = self
             .lambda
@@ -475,10 +473,6 @@ where
     RollbackError::Aws(AwsError::new(operation, subject, error))
 }
 
-fn time(at: DateTime<Utc>) -> SdkDateTime {
-    SdkDateTime::from_secs(at.timestamp())
-}
-
 fn id(metric: &str, version: Option<u64>) -> String {
     let metric = metric.to_lowercase();
     match version {
@@ -494,19 +488,12 @@ fn query(
     resource: &str,
     version: Option<u64>,
 ) -> MetricDataQuery {
-    let dimension = |name: &str, value: &str| Dimension::builder().name(name).value(value).build();
-    let mut metric = Metric::builder()
-        .namespace("AWS/Lambda")
-        .metric_name(metric)
-        .dimensions(dimension("FunctionName", function))
-        .dimensions(dimension("Resource", resource));
-    if let Some(version) = version {
-        metric = metric.dimensions(dimension("ExecutedVersion", &version.to_string()));
-    }
-    let stat = MetricStat::builder()
-        .metric(metric.build())
-        .period(60)
-        .stat("Sum")
-        .build();
-    MetricDataQuery::builder().id(id).metric_stat(stat).build()
+    let version = version.map(|version| version.to_string());
+    let mut dimensions = vec![("FunctionName", function), ("Resource", resource)];
+    dimensions.extend(
+        version
+            .as_deref()
+            .map(|version| ("ExecutedVersion", version)),
+    );
+    metric_data::sums(id, "AWS/Lambda", metric, &dimensions)
 }

@@ -1,7 +1,7 @@
 //! What can keep a rollback from its work.
 
 use shared::aws_error::AwsError;
-use shared::remediation::Failure;
+use shared::remediation::{Failure, OutOfTime};
 use thiserror::Error;
 
 /// An error of a rollback.
@@ -10,27 +10,26 @@ pub enum RollbackError {
     /// An AWS call failed.
     #[error("{0}")]
     Aws(AwsError),
-    /// Provisioned concurrency is being allocated, and moves the alias's weights by itself until it is.
-    #[error(
-        "provisioned concurrency of {alias} is being allocated, which moves the alias's weights by itself; look again when that is over"
-    )]
-    Allocating {
-        /// The alias.
-        alias: String,
-    },
     /// `CloudWatch` answered with a part of the figures.
     #[error("cloudwatch:GetMetricData gave only a part of what {alias} served; ask again")]
     Partial {
         /// The alias.
         alias: String,
     },
+    /// A call was not made, because the time was up.
+    #[error(transparent)]
+    OutOfTime(#[from] OutOfTime),
 }
 
 impl Failure for RollbackError {
     fn is_transient(&self) -> bool {
         match self {
             Self::Aws(error) => error.is_transient(),
-            Self::Allocating { .. } | Self::Partial { .. } => true,
+            Self::Partial { .. } | Self::OutOfTime(_) => true,
         }
+    }
+
+    fn is_conflict(&self) -> bool {
+        matches!(self, Self::Aws(error) if error.is_conflict())
     }
 }

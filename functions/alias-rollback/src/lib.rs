@@ -1,31 +1,34 @@
 //! Takes the traffic away from a bad version of a Lambda function: off the canary, back to the newest version that
 //! was seen to serve well, or by stopping the deployment that brings it.
 //!
-//! The story of a run: [`aws`] observes the alias, its versions and what each of them served, [`plan`] decides who is
-//! to blame and where to go, [`aws`] moves the alias under the revision that was observed, and [`memory`] keeps which
-//! versions are good, which are bad, and what was rolled back.
+//! The story of a run: [`aws`] reads what is [`observed`] of the alias, its versions and what each of them served,
+//! [`plan`] decides who is to blame and where to go, [`aws`] moves the alias under the revision that was observed, and
+//! [`memory`] keeps which versions are good, which are bad, and what was rolled back.
 
 pub mod aws;
 pub mod error;
 pub mod memory;
+pub mod observed;
 pub mod plan;
 pub mod policy;
 
 use aws_config::SdkConfig;
 use chrono::{DateTime, TimeDelta, Utc};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 use shared::alarm::AlarmEvent;
-use shared::guard::Permit;
-use shared::ledger::Entry;
+use shared::ledger::timeline::{Entry, Kind};
 use shared::outcome::Rule;
 use shared::remediation::{
-    Done, End, Lesson, Moment, Planned, Remediation, Reverted, Verified, Work,
+    Done, End, Lasting, Learning, Lesson, Moment, Never, OneRound, PlannedBy, Remediation,
+    Verified, Work,
 };
 
 use crate::aws::{Aws, Moved};
 use crate::error::RollbackError;
 use crate::memory::{Memory, RolledBack};
-use crate::plan::{Observed, Plan, Step};
+use crate::observed::Observed;
+use crate::plan::{Plan, Step};
 use crate::policy::Rollback;
 
 /// The remediation's name.
@@ -50,13 +53,28 @@ impl AliasRollback {
     }
 }
 
+/// What a rollback did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Evidence {
+    /// The version that is to blame.
+    pub from: u64,
+    /// The version that has all the traffic afterwards.
+    pub to: u64,
+    /// Why.
+    pub why: String,
+}
+
 impl Remediation for AliasRollback {
     const NAME: &'static str = NAME;
-    const LEARNS: bool = true;
-    const CONCLUDES: bool = true;
     type Action = Rollback;
     type Observed = Observed;
     type Plan = Plan;
+    type Evidence = Evidence;
+    type Memory = Memory;
+    /// A rollback is not rolled forward: a mended version is deployed.
+    type Reversal = Lasting;
+    type Learning = Self;
+    type Rounds = OneRound;
     type Error = RollbackError;
 
     async fn observe(
@@ -68,36 +86,25 @@ impl Remediation for AliasRollback {
         Box::pin(self.aws.observe(action, now)).await
     }
 
-    fn plan(observed: &Observed, action: &Rollback, moment: &Moment<'_>) -> Planned<Plan> {
+    fn plan(observed: &Observed, action: &Rollback, moment: &Moment<'_, Self>) -> PlannedBy<Self> {
         plan::plan(observed, action, moment)
-    }
-
-    fn learn(
-        observed: &Observed,
-        action: &Rollback,
-        memory: Option<&Value>,
-        now: DateTime<Utc>,
-    ) -> Option<Lesson> {
-        memory::learn(observed, action, memory, now)
     }
 
     async fn apply(
         &self,
-        permit: &Permit,
         plan: &Plan,
         action: &Rollback,
-        work: &Work<'_>,
-    ) -> Result<Done, RollbackError> {
-        let now = work.clock.now();
-        if let Some(too_late) = work.too_late(permit, "move the alias") {
-            return Ok(too_late);
-        }
+        work: &Work<'_, Self>,
+    ) -> Result<Done<Self>, RollbackError> {
+        let now = work.now();
         let (end, summary) = match &plan.step {
             Step::Point { to, revision_id } => {
-                match self.aws.point(action, *to, revision_id).await? {
+                let clearance = work.clear("move the alias")?;
+                let moved = self.aws.point(action, *to, revision_id, &clearance).await?;
+                match moved {
                     Moved::There => {
                         let summary = format!("{} points to version {to} alone", action.alias);
-                        (self.smoke_test(action, *to).await, summary)
+                        (self.smoke_test(action, *to, work).await, summary)
                     }
                     Moved::Overtaken => {
                         let reason = format!("{} was changed by another hand", action.alias);
@@ -106,7 +113,8 @@ impl Remediation for AliasRollback {
                 }
             }
             Step::StopDeployment { deployment, .. } => {
-                if let Some(status) = self.aws.stop(deployment).await? {
+                let clearance = work.clear("stop the deployment")?;
+                if let Some(status) = self.aws.stop(deployment, &clearance).await? {
                     let reason = format!("deployment {deployment} has ended: {status}");
                     return Ok(Done::new(End::Overtaken { reason }, "nothing was changed"));
                 }
@@ -120,17 +128,21 @@ impl Remediation for AliasRollback {
                 )
             }
         };
-        let memory = Memory::read(permit.memory()).with(RolledBack {
-            incident_id: permit.incident_id().to_owned(),
+        let memory = work.memory().cloned().unwrap_or_default().with(RolledBack {
+            incident_id: work.incident_id().to_owned(),
             from: plan.from,
             to: plan.to(),
             at: now,
         });
         Ok(Done {
-            evidence: json!({"from": plan.from, "to": plan.to(), "why": plan.why}),
-            memory: Some(json!(memory)),
+            evidence: Some(Evidence {
+                from: plan.from,
+                to: plan.to(),
+                why: plan.why.clone(),
+            }),
+            memory: Some(memory),
             entries: vec![Entry {
-                kind: "blamed",
+                kind: Kind::Blamed,
                 summary: plan.why.clone(),
                 detail: Value::Null,
             }],
@@ -139,7 +151,11 @@ impl Remediation for AliasRollback {
         })
     }
 
-    async fn verify(&self, plan: &Plan, _done: &Done) -> Result<Verified, RollbackError> {
+    async fn verify(
+        &self,
+        plan: &Plan,
+        _evidence: Option<&Evidence>,
+    ) -> Result<Verified, RollbackError> {
         let alias = self.aws.alias(&plan.function, &plan.alias).await?;
         let weights = if alias.weights.is_empty() {
             "no other version has a weight".to_owned()
@@ -151,25 +167,22 @@ impl Remediation for AliasRollback {
             summary: format!("read back: version {}, {weights}", alias.version),
         })
     }
+}
 
-    /// A rollback is never rolled forward: no plan of it carries a snapshot.
-    async fn revert(
-        &self,
-        _permit: &Permit,
-        _snapshot: &Value,
-        _action: &Rollback,
-        _work: &Work<'_>,
-    ) -> Result<Reverted, RollbackError> {
-        Ok(Reverted {
-            summary: "a rollback is not rolled forward; deploy a mended version".to_owned(),
-            evidence: Value::Null,
-        })
+impl Learning<Self> for AliasRollback {
+    fn learn(
+        observed: &Observed,
+        action: &Rollback,
+        memory: Option<&Memory>,
+        now: DateTime<Utc>,
+    ) -> Option<Lesson<Memory>> {
+        memory::learn(observed, action, memory, now)
     }
 }
 
 impl AliasRollback {
     /// The end of a rollback: what the alias, read back, answers now.
-    async fn smoke_test(&self, action: &Rollback, to: u64) -> End {
+    async fn smoke_test(&self, action: &Rollback, to: u64, work: &Work<'_, Self>) -> End<Never> {
         let Some(test) = &action.smoke_test else {
             return End::Finished;
         };
@@ -184,7 +197,14 @@ impl AliasRollback {
                 };
             }
         }
-        match self.aws.smoke_test(action, &test.payload).await {
+        let tried = match work.clear("try the alias") {
+            Ok(clearance) => {
+                let tried = self.aws.smoke_test(action, &test.payload, &clearance);
+                tried.await
+            }
+            Err(error) => Err(error.into()),
+        };
+        match tried {
             Ok(None) => End::Finished,
             Ok(Some(error)) => End::Escalated {
                 rule: Rule::Unsafe,

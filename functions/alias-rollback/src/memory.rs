@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use shared::remediation::Lesson;
 
-use crate::plan::{Observed, Traffic};
+use crate::observed::{Observed, Traffic};
 use crate::policy::Rollback;
 
 /// How long an attestation stands before it is written anew.
@@ -73,14 +72,6 @@ pub struct RolledBack {
 }
 
 impl Memory {
-    /// Reads what the ledger holds; nothing, when another release wrote it.
-    #[must_use]
-    pub fn read(memory: Option<&Value>) -> Self {
-        memory
-            .and_then(|memory| serde_json::from_value(memory.clone()).ok())
-            .unwrap_or_default()
-    }
-
     /// With a rollback noted.
     #[must_use]
     pub fn with(mut self, rolled_back: RolledBack) -> Self {
@@ -136,12 +127,13 @@ impl Memory {
 pub fn learn(
     observed: &Observed,
     policy: &Rollback,
-    memory: Option<&Value>,
+    memory: Option<&Memory>,
     now: DateTime<Utc>,
-) -> Option<Lesson> {
-    let mut known = Memory::read(memory);
-    // A canary or a deployment in flight blurs who served what.
-    if !observed.alias.weights.is_empty() || observed.deployment.is_some() {
+) -> Option<Lesson<Memory>> {
+    let mut known = memory.cloned().unwrap_or_default();
+    // A canary, a deployment in flight, or weights that Lambda moves by itself blur who served what.
+    let moving = observed.deployment.is_some() || observed.allocating;
+    if !observed.alias.weights.is_empty() || moving {
         return None;
     }
     let version = observed.alias.version;
@@ -170,7 +162,7 @@ pub fn learn(
         return None;
     }
     Some(Lesson {
-        memory: serde_json::to_value(known).unwrap_or(Value::Null),
+        memory: known,
         summary: news.join("; "),
     })
 }

@@ -1,122 +1,14 @@
 //! Whether a version is to blame, and what is done about it. Pure.
 
-use std::collections::BTreeMap;
-use std::fmt;
-
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use shared::outcome::Rule;
-use shared::remediation::{Moment, Planned};
+use shared::remediation::{Moment, Planned, PlannedBy};
 
+use crate::AliasRollback;
 use crate::memory::Memory;
+use crate::observed::{Observed, Traffic};
 use crate::policy::{Blame, DeploymentGroup, Rollback};
-
-/// An alias as it was observed.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Alias {
-    /// The version that has what the weights leave.
-    pub version: u64,
-    /// Other versions, with their share of the traffic.
-    pub weights: BTreeMap<u64, f64>,
-    /// Changes with every change of the alias.
-    pub revision_id: String,
-}
-
-impl Alias {
-    /// Whether a version has all the traffic.
-    #[must_use]
-    pub fn points_alone_to(&self, version: u64) -> bool {
-        self.version == version && self.weights.is_empty()
-    }
-}
-
-/// A published version.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Version {
-    /// Its number.
-    pub number: u64,
-    /// SHA-256 of its code.
-    pub code_sha256: String,
-    /// When it was published.
-    pub published_at: Option<DateTime<Utc>>,
-    /// Whether it can be invoked; `None` when Lambda did not tell.
-    pub active: Option<bool>,
-}
-
-/// What a version served.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Traffic {
-    /// Invocations.
-    pub invocations: u64,
-    /// Invocations that ended in an error.
-    pub errors: u64,
-}
-
-impl Traffic {
-    /// Errors among the invocations, in percent.
-    #[must_use]
-    #[allow(clippy::cast_precision_loss)] // Invocations in an hour are far below 2^52.
-    pub fn error_percent(self) -> f64 {
-        if self.invocations == 0 {
-            0.0
-        } else {
-            100.0 * self.errors as f64 / self.invocations as f64
-        }
-    }
-}
-
-impl fmt::Display for Traffic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            invocations,
-            errors,
-        } = self;
-        write!(
-            f,
-            "{errors} errors in {invocations} invocations ({:.1} %)",
-            self.error_percent()
-        )
-    }
-}
-
-/// A `CodeDeploy` deployment in flight.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Deployment {
-    /// Its id.
-    pub id: String,
-    /// Whether it takes back another, as `CodeDeploy` or `CloudFormation` begins it by itself.
-    pub rolls_back: bool,
-}
-
-/// All that was observed.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Observed {
-    /// The alias.
-    pub alias: Alias,
-    /// The published versions, by number.
-    pub versions: BTreeMap<u64, Version>,
-    /// What each version of the alias served in the window, where Lambda counts by version.
-    pub by_version: BTreeMap<u64, Traffic>,
-    /// What the alias served in the window.
-    pub total: Traffic,
-    /// The `CodeDeploy` deployment in flight.
-    pub deployment: Option<Deployment>,
-    /// Event source mappings and permissions that name the alias.
-    pub used_by: Vec<String>,
-    /// The stack that owns the function, from its tags.
-    pub stack: Option<String>,
-}
-
-impl Observed {
-    /// What a version served. Lambda counts by version only while an alias has two of them.
-    #[must_use]
-    pub fn traffic_of(&self, version: u64) -> Traffic {
-        if self.alias.weights.is_empty() && version == self.alias.version {
-            return self.total;
-        }
-        self.by_version.get(&version).copied().unwrap_or_default()
-    }
-}
 
 /// What is done.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -199,11 +91,16 @@ struct Blamed {
 
 /// Decides.
 #[must_use]
-pub fn plan(observed: &Observed, policy: &Rollback, moment: &Moment<'_>) -> Planned<Plan> {
+pub fn plan(
+    observed: &Observed,
+    policy: &Rollback,
+    moment: &Moment<'_, AliasRollback>,
+) -> PlannedBy<AliasRollback> {
     if let Some(planned) = begun(observed, policy, moment) {
         return planned;
     }
-    let memory = Memory::read(moment.memory);
+    let unknown = Memory::default();
+    let memory = moment.memory.unwrap_or(&unknown);
     let alias = &policy.alias;
     let nothing = |reason: String| Planned::Nothing { reason };
     let unsafe_to = |reason: String| Planned::Escalate {
@@ -229,8 +126,15 @@ pub fn plan(observed: &Observed, policy: &Rollback, moment: &Moment<'_>) -> Plan
     if let Some(elsewhere) = pointed_elsewhere(observed, moment) {
         return nothing(elsewhere);
     }
+    if observed.allocating {
+        return Planned::Undecided {
+            reason: format!(
+                "provisioned concurrency of {alias} is being allocated, which moves the alias's weights by itself"
+            ),
+        };
+    }
     let blamed = if observed.alias.weights.is_empty() {
-        promoted(observed, policy, &memory, moment.now)
+        promoted(observed, policy, memory, moment.now)
     } else {
         canary(observed, &policy.blame)
     };
@@ -272,7 +176,7 @@ pub fn plan(observed: &Observed, policy: &Rollback, moment: &Moment<'_>) -> Plan
             ));
         }
         _ if is_canary => point(observed.alias.version),
-        _ => match good(observed, &memory, from) {
+        _ => match good(observed, memory, from) {
             Ok(to) => point(to),
             Err(reason) => return unsafe_to(format!("{why}; {reason}")),
         },
@@ -292,11 +196,17 @@ pub fn plan(observed: &Observed, policy: &Rollback, moment: &Moment<'_>) -> Plan
 }
 
 /// What becomes of the plan of an earlier attempt that did not live to say what it did; `None` where it did nothing.
-fn begun(observed: &Observed, policy: &Rollback, moment: &Moment<'_>) -> Option<Planned<Plan>> {
-    let plan: Plan = moment.begun_plan()?;
+fn begun(
+    observed: &Observed,
+    policy: &Rollback,
+    moment: &Moment<'_, AliasRollback>,
+) -> Option<PlannedBy<AliasRollback>> {
+    let plan = moment.begun?;
     let alias = &observed.alias;
     match &plan.step {
         _ if alias.points_alone_to(plan.to()) => {}
+        // Whether another hand or Lambda itself moves it is to be seen when that is over.
+        _ if observed.allocating => return None,
         // What was to be stopped has ended before it was.
         Step::StopDeployment { .. }
             if moment.overtaken.is_some() || alias.points_alone_to(plan.from) =>
@@ -319,15 +229,15 @@ fn begun(observed: &Observed, policy: &Rollback, moment: &Moment<'_>) -> Option<
         }
     }
     Some(Planned::Act {
-        plan,
+        plan: plan.clone(),
         snapshot: None,
     })
 }
 
 /// Another hand was quicker, and pointed the alias to a version that the plan did not know: what that serves is still
 /// to be seen, and the figures are of those before it.
-fn pointed_elsewhere(observed: &Observed, moment: &Moment<'_>) -> Option<String> {
-    let plan: Plan = moment.overtaken_plan()?;
+fn pointed_elsewhere(observed: &Observed, moment: &Moment<'_, AliasRollback>) -> Option<String> {
+    let plan = moment.overtaken?;
     let alias = &observed.alias;
     let known = alias.version == plan.from || alias.version == plan.to();
     (alias.weights.is_empty() && !known).then(|| {

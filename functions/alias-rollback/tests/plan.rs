@@ -5,15 +5,17 @@
 
 use std::collections::BTreeMap;
 
+use alias_rollback::AliasRollback;
 use alias_rollback::memory::{Attested, Condemned, Memory, RolledBack, Serving, learn};
-use alias_rollback::plan::{Alias, Deployment, Observed, Plan, Step, Traffic, Version, plan};
+use alias_rollback::observed::{Alias, Deployment, Observed, Traffic, Version};
+use alias_rollback::plan::{Plan, Step, plan};
 use alias_rollback::policy::Rollback;
 use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
-use serde_json::{Value, json};
+use serde_json::json;
 use shared::alarm::{self, AlarmEvent};
 use shared::outcome::Rule;
-use shared::remediation::{Moment, Planned};
+use shared::remediation::{Moment, Planned, PlannedBy};
 
 const INCIDENT: &str = "inc-1";
 
@@ -70,6 +72,7 @@ fn observed() -> Observed {
         by_version: BTreeMap::new(),
         total: traffic(200, 60),
         deployment: None,
+        allocating: false,
         used_by: vec!["apigateway.amazonaws.com".into()],
         stack: Some("orders-prod".into()),
     }
@@ -113,27 +116,30 @@ fn memory(good: &[u64]) -> Memory {
     }
 }
 
-fn decide(observed: &Observed, memory: &Memory) -> Planned<Plan> {
+fn decide(observed: &Observed, memory: &Memory) -> PlannedBy<AliasRollback> {
     decide_begun(observed, memory, None)
 }
 
-fn decide_begun(observed: &Observed, memory: &Memory, begun: Option<&Value>) -> Planned<Plan> {
-    let memory = json!(memory);
+fn decide_begun(
+    observed: &Observed,
+    memory: &Memory,
+    begun: Option<&Plan>,
+) -> PlannedBy<AliasRollback> {
     let event = event();
     let moment = Moment {
         now: now(),
         resuming: begun.is_some(),
         event: &event,
         incident_id: INCIDENT,
-        memory: Some(&memory),
+        memory: Some(memory),
         begun,
         overtaken: None,
-        snapshot: None,
+        in_place: None,
     };
     plan(observed, &policy(), &moment)
 }
 
-fn acts(planned: Planned<Plan>) -> Plan {
+fn acts(planned: PlannedBy<AliasRollback>) -> Plan {
     match planned {
         Planned::Act { plan, snapshot } => {
             assert_eq!(snapshot, None, "a rollback is not taken back");
@@ -143,14 +149,14 @@ fn acts(planned: Planned<Plan>) -> Plan {
     }
 }
 
-fn does_nothing(planned: &Planned<Plan>, words: &str) {
+fn does_nothing(planned: &PlannedBy<AliasRollback>, words: &str) {
     match planned {
         Planned::Nothing { reason } => assert!(reason.contains(words), "{reason}"),
         other => panic!("{other:?}"),
     }
 }
 
-fn escalates(planned: &Planned<Plan>, words: &str) {
+fn escalates(planned: &PlannedBy<AliasRollback>, words: &str) {
     match planned {
         Planned::Escalate { rule, reason } => {
             assert_eq!(*rule, Rule::Unsafe);
@@ -254,6 +260,30 @@ fn errors_of_few_invocations_are_looked_at_again() {
     waits(&lonely, "served too little to compare with");
 }
 
+/// Lambda moves the weights by itself until it is over, whatever came before.
+#[test]
+fn an_alias_whose_concurrency_is_being_allocated_is_looked_at_again() {
+    let begun = acts(decide(&observed(), &memory(&[3])));
+    for mut observed in [observed(), with_canary()] {
+        observed.allocating = true;
+        observed.alias.revision_id = "rev-2".into();
+        for begun in [None, Some(&begun)] {
+            match decide_begun(&observed, &memory(&[3]), begun) {
+                Planned::Undecided { reason } => {
+                    assert!(reason.contains("is being allocated"), "{reason}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(learn(&observed, &policy(), None, now()), None);
+    }
+    let mut moved = observed();
+    moved.allocating = true;
+    moved.alias.version = 3;
+    let again = decide_begun(&moved, &memory(&[3]), Some(&begun));
+    assert_eq!(acts(again), begun);
+}
+
 #[test]
 fn an_old_deployment_is_not_to_blame() {
     let mut memory = memory(&[3]);
@@ -306,20 +336,19 @@ fn errors_that_may_be_those_of_the_version_before_are_left_to_a_human() {
 
 #[test]
 fn a_version_that_another_hand_went_to_meanwhile_is_left() {
-    let overtaken = json!(acts(decide(&observed(), &memory(&[3]))));
+    let overtaken = acts(decide(&observed(), &memory(&[3])));
     let known = memory(&[3]);
     let again = |observed: &Observed| {
-        let memory = json!(known);
         let event = event();
         let moment = Moment {
             now: now(),
             resuming: false,
             event: &event,
             incident_id: INCIDENT,
-            memory: Some(&memory),
+            memory: Some(&known),
             begun: None,
             overtaken: Some(&overtaken),
-            snapshot: None,
+            in_place: None,
         };
         plan(observed, &policy(), &moment)
     };
@@ -367,7 +396,7 @@ fn a_canary_gives_no_traffic_back_to_a_version_that_was_rolled_back_from() {
 fn a_deployment_that_has_ended_is_not_stopped_again() {
     let mut during = with_canary();
     during.deployment = Some(deployment(false));
-    let begun = json!(acts(decide(&during, &memory(&[3]))));
+    let begun = acts(decide(&during, &memory(&[3])));
     let again = acts(decide_begun(&during, &memory(&[3]), Some(&begun)));
     assert!(matches!(again.step, Step::StopDeployment { .. }));
     let again = acts(decide_begun(&observed(), &memory(&[3]), Some(&begun)));
@@ -379,7 +408,7 @@ fn a_version_that_someone_went_back_from_is_not_chosen() {
     let mut earlier = observed();
     earlier.alias.version = 4;
     earlier.total = traffic(0, 0);
-    let lesson = learn(&earlier, &policy(), Some(&json!(memory(&[3, 5]))), now()).unwrap();
+    let lesson = learn(&earlier, &policy(), Some(&memory(&[3, 5])), now()).unwrap();
     assert!(
         lesson
             .summary
@@ -387,11 +416,11 @@ fn a_version_that_someone_went_back_from_is_not_chosen() {
         "{}",
         lesson.summary
     );
-    let known = Memory::read(Some(&lesson.memory));
+    let known = &lesson.memory;
     assert!(!known.good.contains_key(&5) && known.bad.contains_key(&5));
     // Whoever brings it back wants it.
     let lesson = learn(&observed(), &policy(), Some(&lesson.memory), now()).unwrap();
-    assert!(!Memory::read(Some(&lesson.memory)).bad.contains_key(&5));
+    assert!(!lesson.memory.bad.contains_key(&5));
     // Our own rollback is told as such.
     let ours = memory(&[3]).with(RolledBack {
         incident_id: INCIDENT.into(),
@@ -399,8 +428,8 @@ fn a_version_that_someone_went_back_from_is_not_chosen() {
         to: 4,
         at: now(),
     });
-    let lesson = learn(&earlier, &policy(), Some(&json!(ours)), now()).unwrap();
-    let known = Memory::read(Some(&lesson.memory));
+    let lesson = learn(&earlier, &policy(), Some(&ours), now()).unwrap();
+    let known = &lesson.memory;
     assert_eq!(known.bad[&5].incident_id.as_deref(), Some(INCIDENT));
 }
 
@@ -479,7 +508,7 @@ fn an_attempt_that_died_after_the_move_is_concluded() {
     let mut moved = observed();
     moved.alias.version = 3;
     moved.alias.revision_id = "rev-2".into();
-    let again = decide_begun(&moved, &memory(&[3]), Some(&json!(begun)));
+    let again = decide_begun(&moved, &memory(&[3]), Some(&begun));
     assert_eq!(acts(again), begun);
 }
 
@@ -488,7 +517,7 @@ fn an_attempt_that_died_before_the_move_is_planned_anew() {
     let begun = acts(decide(&observed(), &memory(&[3])));
     let mut worse = observed();
     worse.total = traffic(400, 300);
-    let again = acts(decide_begun(&worse, &memory(&[3]), Some(&json!(begun))));
+    let again = acts(decide_begun(&worse, &memory(&[3]), Some(&begun)));
     assert!(matches!(again.step, Step::Point { to: 3, .. }));
     assert!(again.why.contains("300 errors in 400"), "{}", again.why);
 }
@@ -500,7 +529,7 @@ fn what_another_hand_did_after_an_attempt_died_is_left() {
     let mut changed = observed();
     changed.alias.revision_id = "rev-3".into();
     escalates(
-        &decide_begun(&changed, &memory(&[3]), Some(&json!(begun))),
+        &decide_begun(&changed, &memory(&[3]), Some(&begun)),
         "another hand has changed the alias since",
     );
 }
@@ -510,13 +539,13 @@ fn a_version_is_attested_once_it_has_served_well_alone() {
     let mut healthy = observed();
     healthy.total = traffic(1_000, 3);
     let lesson = learn(&healthy, &policy(), None, now()).unwrap();
-    let known = Memory::read(Some(&lesson.memory));
+    let known = &lesson.memory;
     assert_eq!(known.serving.as_ref().unwrap().version, 5);
     assert!(known.good.is_empty(), "it may have served a moment only");
 
     let later = now() + TimeDelta::minutes(5);
     let lesson = learn(&healthy, &policy(), Some(&lesson.memory), later).unwrap();
-    let known = Memory::read(Some(&lesson.memory));
+    let known = &lesson.memory;
     assert!(known.good.contains_key(&5), "{}", lesson.summary);
     assert_eq!(
         learn(&healthy, &policy(), Some(&lesson.memory), later),
@@ -525,10 +554,7 @@ fn a_version_is_attested_once_it_has_served_well_alone() {
 
     let mut failing = healthy.clone();
     failing.total = traffic(1_000, 30);
-    assert_eq!(
-        learn(&failing, &policy(), Some(&json!(memory(&[]))), later),
-        None
-    );
+    assert_eq!(learn(&failing, &policy(), Some(&memory(&[])), later), None);
     assert_eq!(learn(&with_canary(), &policy(), None, later), None);
 }
 
@@ -543,7 +569,7 @@ fn a_version_that_was_rolled_back_from_is_never_attested_again() {
     assert!(!known.good.contains_key(&5));
     let mut healthy = observed();
     healthy.total = traffic(1_000, 0);
-    assert_eq!(learn(&healthy, &policy(), Some(&json!(known)), now()), None);
+    assert_eq!(learn(&healthy, &policy(), Some(&known), now()), None);
 }
 
 fn situations() -> impl Strategy<Value = (Observed, Memory)> {
@@ -559,10 +585,19 @@ fn situations() -> impl Strategy<Value = (Observed, Memory)> {
         (0_u64..300, 0_u64..300),
         prop::collection::btree_set(1_u64..8, 0..7),
         prop::collection::btree_set(1_u64..8, 0..4),
-        prop::option::of(any::<bool>()),
+        (prop::option::of(any::<bool>()), prop::bool::weighted(0.1)),
     )
         .prop_map(
-            |(versions, current, mut weights, by_version, total, good, bad, deploying)| {
+            |(
+                versions,
+                current,
+                mut weights,
+                by_version,
+                total,
+                good,
+                bad,
+                (deploying, allocating),
+            )| {
                 weights.remove(&current);
                 let served = |(invocations, errors): (u64, u64)| {
                     traffic(invocations, errors.min(invocations))
@@ -591,6 +626,7 @@ fn situations() -> impl Strategy<Value = (Observed, Memory)> {
                         .collect(),
                     total: served(total),
                     deployment: deploying.map(deployment),
+                    allocating,
                     used_by: Vec::new(),
                     stack: None,
                 };
@@ -617,6 +653,7 @@ proptest! {
             let blamed = observed.traffic_of(plan.from);
             prop_assert!(blamed.invocations >= 20 && blamed.error_percent() >= 5.0);
             prop_assert!(plan.to() != plan.from);
+            prop_assert!(!observed.allocating);
             let deployment = observed.deployment.as_ref();
             prop_assert!(deployment.is_none_or(|deployment| !deployment.rolls_back));
             if plan.to() != observed.alias.version {

@@ -7,12 +7,11 @@ use aws_sdk_apigateway::types::{
     AuthorizerType, CacheClusterStatus, Integration, Method, MethodSetting, Op as SdkOp,
     PatchOperation, Resource,
 };
-use aws_sdk_cloudwatch::types::{Dimension, Metric, MetricDataQuery, MetricStat};
-use aws_smithy_types::DateTime as SdkDateTime;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use chrono::{DateTime, TimeDelta, Utc};
 use shared::aws_error::AwsError;
 use shared::metric_data;
+use shared::remediation::Clearance;
 
 use crate::error::CacheError;
 use crate::plan::{ApiMethod, Caching, Observed, Op, Others, Patch, Setting, Stage, key};
@@ -72,9 +71,8 @@ impl Aws {
         })
     }
 
-    /// Reads a stage; fails while its cache cluster is being taken away.
+    /// Reads a stage.
     pub async fn stage(&self, rest_api: &str, stage: &str) -> Result<Stage, CacheError> {
-        let subject = format!("{rest_api}/{stage}");
         let answer = self
             .apigateway
             .get_stage()
@@ -82,23 +80,26 @@ impl Aws {
             .stage_name(stage)
             .send()
             .await
-            .map_err(|error| failed("apigateway:GET", format!("stage {subject}"), &error))?;
+            .map_err(|error| {
+                failed(
+                    "apigateway:GET",
+                    format!("stage {rest_api}/{stage}"),
+                    &error,
+                )
+            })?;
         let status = answer.cache_cluster_status();
-        if status == Some(&CacheClusterStatus::DeleteInProgress) {
-            return Err(CacheError::Busy {
-                stage: subject,
-                status: "being deleted".to_owned(),
-            });
-        }
+        let deleting = status == Some(&CacheClusterStatus::DeleteInProgress);
         let settings = answer.method_settings().into_iter().flatten();
         Ok(Stage {
-            cluster: answer.cache_cluster_enabled().then(|| {
+            // One that is being taken away is as good as gone.
+            cluster: (answer.cache_cluster_enabled() && !deleting).then(|| {
                 answer
                     .cache_cluster_size()
                     .map(|size| size.as_str().to_owned())
                     .unwrap_or_default()
             }),
             available: status == Some(&CacheClusterStatus::Available),
+            deleting,
             settings: settings
                 .map(|(key, setting)| (normal(key), read(setting)))
                 .collect(),
@@ -200,29 +201,10 @@ impl Aws {
         api_name: &str,
         now: DateTime<Utc>,
     ) -> Result<(u64, u64), CacheError> {
-        let time = |at: DateTime<Utc>| SdkDateTime::from_secs(at.timestamp());
         let window = TimeDelta::seconds(i64::from(policy.window_seconds.get()));
-        let dimension =
-            |name: &str, value: &str| Dimension::builder().name(name).value(value).build();
-        let query = |id: &str, metric: &str| {
-            let metric = Metric::builder()
-                .namespace("AWS/ApiGateway")
-                .metric_name(metric)
-                .dimensions(dimension("ApiName", api_name))
-                .dimensions(dimension("Stage", policy.name()))
-                .build();
-            let stat = MetricStat::builder()
-                .metric(metric)
-                .period(60)
-                .stat("Sum")
-                .build();
-            MetricDataQuery::builder().id(id).metric_stat(stat).build()
-        };
-        let answer = self
-            .cloudwatch
-            .get_metric_data()
-            .start_time(time(now - window))
-            .end_time(time(now))
+        let dimensions = [("ApiName", api_name), ("Stage", policy.name())];
+        let query = |id, metric| metric_data::sums(id, "AWS/ApiGateway", metric, &dimensions);
+        let answer = metric_data::of_window(&self.cloudwatch, window, now)
             .metric_data_queries(query("requests", "Count"))
             .metric_data_queries(query("errors", "5XXError"))
             .send()
@@ -244,6 +226,7 @@ impl Aws {
         rest_api: &str,
         stage: &str,
         patches: &[Patch],
+        _clearance: &Clearance<'_>,
     ) -> Result<(), CacheError> {
         let operations = patches.iter().map(|patch| {
             PatchOperation::builder()

@@ -1,7 +1,7 @@
 //! What can keep the cache from being turned on or off.
 
 use shared::aws_error::AwsError;
-use shared::remediation::Failure;
+use shared::remediation::{Failure, OutOfTime};
 use thiserror::Error;
 
 /// An error of a fallback to caching.
@@ -10,13 +10,11 @@ pub enum CacheError {
     /// An AWS call failed.
     #[error("{0}")]
     Aws(AwsError),
-    /// The cache cluster is between two states, and takes no change.
-    #[error("the cache cluster of {stage} is {status}; look again when that is over")]
+    /// The cache cluster is being taken away, and until it is, the stage takes no change.
+    #[error("the cache cluster of {stage} is being deleted; look again when that is over")]
     Busy {
         /// The stage.
         stage: String,
-        /// The cluster's status.
-        status: String,
     },
     /// `CloudWatch` gave a part of the numbers only.
     #[error(
@@ -28,22 +26,20 @@ pub enum CacheError {
         /// Which part is missing, in `CloudWatch`'s words.
         part: String,
     },
-    /// The ledger's snapshot was written by another release.
-    #[error(
-        "what is to be put back on {stage} is not in a form that this release reads; restore the stage by hand from the ledger's snapshot, and delete it"
-    )]
-    Unreadable {
-        /// The stage.
-        stage: String,
-    },
+    /// A call was not made, because the time was up.
+    #[error(transparent)]
+    OutOfTime(#[from] OutOfTime),
 }
 
 impl Failure for CacheError {
     fn is_transient(&self) -> bool {
         match self {
             Self::Aws(error) => error.is_transient(),
-            Self::Busy { .. } | Self::Partial { .. } => true,
-            Self::Unreadable { .. } => false,
+            Self::Busy { .. } | Self::Partial { .. } | Self::OutOfTime(_) => true,
         }
+    }
+
+    fn is_conflict(&self) -> bool {
+        matches!(self, Self::Aws(error) if error.is_conflict())
     }
 }

@@ -12,16 +12,17 @@ pub mod template;
 
 use aws_config::SdkConfig;
 use chrono::{DateTime, TimeDelta, Utc};
-use serde_json::{Value, json};
+use serde::Serialize;
 use shared::alarm::AlarmEvent;
-use shared::guard::Permit;
+use shared::policy::Temporary;
 use shared::remediation::{
-    Done, End, Moment, Planned, Remediation, Reverted, Temporary, Verified, Work,
+    Done, End, Moment, Never, OneRound, PlannedBy, Remediation, Reversal, Reverted, Unlearning,
+    Verified, Work,
 };
 
 use crate::aws::Aws;
 use crate::error::CacheError;
-use crate::plan::{Observed, Plan, in_place};
+use crate::plan::{Observed, Patch, Plan, Snapshot, in_place};
 use crate::policy::Cache;
 
 /// The remediation's name.
@@ -46,16 +47,39 @@ impl CacheFallback {
     }
 }
 
+/// What was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Evidence {
+    /// Caching was turned on.
+    Cached {
+        /// The methods, by [`plan::key`].
+        cached: Vec<String>,
+        /// The size of the cache cluster.
+        cluster_gb: String,
+        /// Why.
+        why: String,
+    },
+    /// The stage was put back.
+    PutBack {
+        /// The changes.
+        changes: Vec<Patch>,
+        /// What was left alone because someone changed it meanwhile.
+        left_alone: Vec<String>,
+    },
+}
+
 impl Remediation for CacheFallback {
     const NAME: &'static str = NAME;
     type Action = Cache;
     type Observed = Observed;
     type Plan = Plan;
+    type Evidence = Evidence;
+    type Memory = Never;
+    type Reversal = Self;
+    type Learning = Unlearning;
+    type Rounds = OneRound;
     type Error = CacheError;
-
-    fn temporary(action: &Cache) -> Option<Temporary> {
-        Some(action.term.temporary())
-    }
 
     async fn observe(
         &self,
@@ -66,32 +90,32 @@ impl Remediation for CacheFallback {
         Box::pin(self.aws.observe(action, now)).await
     }
 
-    fn plan(observed: &Observed, action: &Cache, moment: &Moment<'_>) -> Planned<Plan> {
+    fn plan(observed: &Observed, action: &Cache, moment: &Moment<'_, Self>) -> PlannedBy<Self> {
         plan::plan(observed, action, moment)
     }
 
     async fn apply(
         &self,
-        permit: &Permit,
         plan: &Plan,
         _action: &Cache,
-        work: &Work<'_>,
-    ) -> Result<Done, CacheError> {
-        let now = work.clock.now();
-        if let Some(too_late) = work.too_late(permit, "turn the cache on") {
-            return Ok(too_late);
-        }
+        work: &Work<'_, Self>,
+    ) -> Result<Done<Self>, CacheError> {
+        let clearance = work.clear("turn the cache on")?;
         // The patches say what shall be, so that sending them again changes nothing.
         self.aws
-            .patch(&plan.rest_api, &plan.stage, &plan.patches)
+            .patch(&plan.rest_api, &plan.stage, &plan.patches, &clearance)
             .await?;
         let methods = plan::named(&plan.put.methods);
         let end = End::Settling {
             reason: "the cache cluster is being made".to_owned(),
-            check_again_at: now + CLUSTER_COMES_WITHIN,
+            check_again_at: work.now() + CLUSTER_COMES_WITHIN,
         };
         Ok(Done {
-            evidence: json!({"cached": plan.put.methods, "cluster_gb": plan.put.cluster, "why": plan.why}),
+            evidence: Some(Evidence::Cached {
+                cached: plan.put.methods.clone(),
+                cluster_gb: plan.put.cluster.clone(),
+                why: plan.why.clone(),
+            }),
             notes: vec![format!(
                 "the cache cluster of {} GB costs by the hour until it is taken away",
                 plan.put.cluster
@@ -100,7 +124,11 @@ impl Remediation for CacheFallback {
         })
     }
 
-    async fn verify(&self, plan: &Plan, _done: &Done) -> Result<Verified, CacheError> {
+    async fn verify(
+        &self,
+        plan: &Plan,
+        _evidence: Option<&Evidence>,
+    ) -> Result<Verified, CacheError> {
         let stage = self.aws.stage(&plan.rest_api, &plan.stage).await?;
         let there = in_place(&stage, &plan.put);
         let summary = match (there, stage.available) {
@@ -113,24 +141,33 @@ impl Remediation for CacheFallback {
             summary,
         })
     }
+}
+
+impl Reversal<Self> for CacheFallback {
+    type Snapshot = Snapshot;
+
+    fn term(action: &Cache) -> Option<Temporary> {
+        Some(action.term.temporary())
+    }
 
     async fn revert(
-        &self,
-        _permit: &Permit,
-        snapshot: &Value,
+        remediation: &Self,
+        snapshot: &Snapshot,
         action: &Cache,
-        _work: &Work<'_>,
-    ) -> Result<Reverted, CacheError> {
-        let Some(snapshot) = plan::snapshot(snapshot) else {
-            return Err(CacheError::Unreadable {
-                stage: action.stage.to_string(),
-            });
-        };
-        let stage = self.aws.stage(action.rest_api(), action.name()).await?;
-        let restoration = plan::restoration(&stage, &snapshot);
+        work: &Work<'_, Self>,
+    ) -> Result<Reverted<Evidence>, CacheError> {
+        let aws = &remediation.aws;
+        let stage = aws.stage(action.rest_api(), action.name()).await?;
+        let restoration = plan::restoration(&stage, snapshot);
         if !restoration.patches.is_empty() {
-            self.aws
-                .patch(action.rest_api(), action.name(), &restoration.patches)
+            if stage.deleting {
+                return Err(CacheError::Busy {
+                    stage: action.stage.to_string(),
+                });
+            }
+            let clearance = work.clear("put the stage back")?;
+            let patches = &restoration.patches;
+            aws.patch(action.rest_api(), action.name(), patches, &clearance)
                 .await?;
         }
         let restored = match restoration.patches.len() {
@@ -144,10 +181,28 @@ impl Remediation for CacheFallback {
         };
         Ok(Reverted {
             summary: format!("{restored}{left}"),
-            evidence: json!({
-                "changes": restoration.patches,
-                "left_alone": restoration.left_alone,
+            evidence: Some(Evidence::PutBack {
+                changes: restoration.patches,
+                left_alone: restoration.left_alone,
             }),
+        })
+    }
+
+    async fn reverted(
+        remediation: &Self,
+        snapshot: &Snapshot,
+        action: &Cache,
+    ) -> Result<Verified, CacheError> {
+        let aws = &remediation.aws;
+        let stage = aws.stage(action.rest_api(), action.name()).await?;
+        let left = plan::restoration(&stage, snapshot).patches.len();
+        let summary = match left {
+            0 => "read back: nothing of the fallback is left".to_owned(),
+            left => format!("read back: {left} changes to the stage are still to be taken back"),
+        };
+        Ok(Verified {
+            holds: left == 0,
+            summary,
         })
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use shared::outcome::Rule;
-use shared::remediation::{Moment, Planned};
+use shared::remediation::{Moment, Planned, PlannedBy};
 
+use crate::CacheFallback;
 use crate::policy::{Cache, Method};
 
 /// The key of the settings that hold where a method has none of its own.
@@ -70,12 +70,14 @@ pub struct Stage {
     pub cluster: Option<String>,
     /// Whether the cluster serves.
     pub available: bool,
+    /// Whether the cluster is being taken away: until it is, the stage takes no change.
+    pub deleting: bool,
     /// The methods' settings, by [`key`].
     pub settings: BTreeMap<String, Setting>,
 }
 
 /// A method of the API.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ApiMethod {
     /// The resource's path.
     pub path: String,
@@ -90,7 +92,7 @@ pub struct ApiMethod {
 }
 
 /// All that was observed.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Observed {
     /// The stage.
     pub stage: Stage,
@@ -230,18 +232,30 @@ pub fn in_place(stage: &Stage, put: &Put) -> bool {
 
 /// Decides.
 #[must_use]
-pub fn plan(observed: &Observed, policy: &Cache, moment: &Moment<'_>) -> Planned<Plan> {
+pub fn plan(
+    observed: &Observed,
+    policy: &Cache,
+    moment: &Moment<'_, CacheFallback>,
+) -> PlannedBy<CacheFallback> {
     let stage = &observed.stage;
-    if let Some(plan) = moment.begun_plan::<Plan>()
+    if stage.deleting {
+        return Planned::Undecided {
+            reason: format!(
+                "the cache cluster of {} is being deleted, and until it is, the stage takes no change",
+                policy.stage
+            ),
+        };
+    }
+    if let Some(plan) = moment.begun
         && in_place(stage, &plan.put)
     {
         return Planned::Act {
-            plan,
+            plan: plan.clone(),
             snapshot: None,
         };
     }
-    let held = moment.snapshot.and_then(|held| snapshot(&held.state));
-    if let Some(held) = &held {
+    let held = moment.in_place.map(|held| &held.snapshot);
+    if let Some(held) = held {
         // Restoring knows its own settings by what was put first, whatever the policy says by now.
         if in_place(stage, &held.put) {
             return Planned::InPlace {
@@ -321,7 +335,7 @@ pub fn plan(observed: &Observed, policy: &Cache, moment: &Moment<'_>) -> Planned
             put,
             why,
         },
-        snapshot: Some(json!(snapshot)),
+        snapshot: Some(snapshot),
     }
 }
 
@@ -351,7 +365,7 @@ fn changed_since(stage: &Stage, held: &Snapshot, begun: bool) -> Option<String> 
     ))
 }
 
-fn escalated(reason: String) -> Planned<Plan> {
+fn escalated(reason: String) -> PlannedBy<CacheFallback> {
     Planned::Escalate {
         rule: Rule::Unsafe,
         reason,
@@ -536,10 +550,4 @@ fn as_put(others: &Others, put: &Put) -> bool {
         Some(put) => put == others,
         None => others.are_defaults(),
     }
-}
-
-/// Reads a snapshot; `None` when another release wrote it.
-#[must_use]
-pub fn snapshot(state: &Value) -> Option<Snapshot> {
-    serde_json::from_value(state.clone()).ok()
 }

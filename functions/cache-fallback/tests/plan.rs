@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use cache_fallback::CacheFallback;
 use cache_fallback::plan::{
     ApiMethod, Caching, Observed, Op, Others, Patch, Plan, Setting, Snapshot, Stage, in_place, key,
     named, plan, restoration,
@@ -13,9 +14,9 @@ use cache_fallback::plan::{
 use cache_fallback::policy::Cache;
 use chrono::{DateTime, Utc};
 use proptest::prelude::*;
-use serde_json::{Value, json};
+use serde_json::json;
 use shared::alarm::{self, AlarmEvent};
-use shared::remediation::{Moment, Planned};
+use shared::remediation::{InPlace, Moment, Planned, PlannedBy};
 
 const UNCACHED: Caching = Caching {
     enabled: false,
@@ -82,6 +83,7 @@ fn observed() -> Observed {
         stage: Stage {
             cluster: None,
             available: false,
+            deleting: false,
             settings: BTreeMap::new(),
         },
         methods: vec![
@@ -94,34 +96,31 @@ fn observed() -> Observed {
     }
 }
 
-fn decide(observed: &Observed, begun: Option<&Value>) -> Planned<Plan> {
+fn decide(observed: &Observed, begun: Option<&Plan>) -> PlannedBy<CacheFallback> {
     decide_with(observed, begun, None)
 }
 
 fn decide_with(
     observed: &Observed,
-    begun: Option<&Value>,
+    begun: Option<&Plan>,
     held: Option<&Snapshot>,
-) -> Planned<Plan> {
+) -> PlannedBy<CacheFallback> {
     decide_under(&policy(), observed, begun, held)
 }
 
 fn decide_under(
     policy: &Cache,
     observed: &Observed,
-    begun: Option<&Value>,
+    begun: Option<&Plan>,
     held: Option<&Snapshot>,
-) -> Planned<Plan> {
+) -> PlannedBy<CacheFallback> {
     let event = event();
-    let snapshot = held.map(|held| shared::guard::Snapshot {
+    let in_place = held.map(|held| InPlace {
         run_id: "run-0".into(),
         incident_id: "inc-1".into(),
-        event: event.clone(),
         taken_at: DateTime::<Utc>::UNIX_EPOCH,
         expires_at: None,
-        restore_at: None,
-        version: 1,
-        state: json!(held),
+        snapshot: held.clone(),
     });
     let moment = Moment {
         now: DateTime::<Utc>::UNIX_EPOCH,
@@ -131,17 +130,14 @@ fn decide_under(
         memory: None,
         begun,
         overtaken: None,
-        snapshot: snapshot.as_ref(),
+        in_place: in_place.as_ref(),
     };
     plan(observed, policy, &moment)
 }
 
-fn acts(planned: Planned<Plan>) -> (Plan, Option<Snapshot>) {
+fn acts(planned: PlannedBy<CacheFallback>) -> (Plan, Option<Snapshot>) {
     match planned {
-        Planned::Act { plan, snapshot } => (
-            plan,
-            snapshot.map(|state| serde_json::from_value(state).unwrap()),
-        ),
+        Planned::Act { plan, snapshot } => (plan, snapshot),
         other => panic!("{other:?}"),
     }
 }
@@ -286,6 +282,17 @@ fn a_backend_that_is_dead_or_not_asked_gets_no_cache() {
     }
 }
 
+/// What a restoration took away is gone within minutes; until then the stage takes no change.
+#[test]
+fn a_stage_whose_cluster_is_being_deleted_is_looked_at_again() {
+    let mut deleting = observed();
+    deleting.stage.deleting = true;
+    match decide(&deleting, None) {
+        Planned::Undecided { reason } => assert!(reason.contains("is being deleted"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn what_is_cached_already_is_in_place() {
     let (plan, _) = acts(decide(&observed(), None));
@@ -295,12 +302,12 @@ fn what_is_cached_already_is_in_place() {
     };
     assert!(matches!(decide(&after, None), Planned::InPlace { .. }));
     // An attempt that died after the call is concluded, without another snapshot.
-    let begun = json!(plan);
-    assert_eq!(acts(decide(&after, Some(&begun))), (plan, None));
+    let again = acts(decide(&after, Some(&plan)));
+    assert_eq!(again, (plan, None));
 }
 
 /// The answer that what is there stays, and why.
-fn stays(planned: Planned<Plan>) -> String {
+fn stays(planned: PlannedBy<CacheFallback>) -> String {
     match planned {
         Planned::InPlace { reason } => reason,
         other => panic!("{other:?}"),
@@ -335,7 +342,7 @@ fn a_policy_that_changes_meanwhile_counts_from_the_next_fallback() {
 #[test]
 fn a_policy_that_changes_before_the_retry_of_a_death_puts_nothing_that_could_not_be_restored() {
     let (plan, snapshot) = acts(decide(&observed(), None));
-    let (begun, snapshot) = (json!(plan), snapshot.unwrap());
+    let (begun, snapshot) = (plan.clone(), snapshot.unwrap());
     let mut policy = policy();
     let retried = decide_under(&policy, &observed(), Some(&begun), Some(&snapshot));
     assert_eq!(acts(retried).0, plan);
@@ -350,7 +357,7 @@ fn a_policy_that_changes_before_the_retry_of_a_death_puts_nothing_that_could_not
 fn another_alarm_does_not_overwrite_what_a_human_changed() {
     let (plan, snapshot) = acts(decide(&observed(), None));
     let snapshot = snapshot.unwrap();
-    let begun = json!(plan);
+    let begun = plan.clone();
     let cached = patched(&observed().stage, &plan.patches);
     let mut retuned = cached.clone();
     let orders = retuned.settings.get_mut("~1orders/GET").unwrap();
@@ -390,7 +397,7 @@ fn what_a_human_undid_stays_undone_and_what_was_never_put_is_put() {
     let reason = stays(decide_with(&observed(), None, Some(&snapshot)));
     assert!(reason.contains("undone by hand"), "{reason}");
     // The attempt that died before its call.
-    let begun = json!(plan);
+    let begun = plan.clone();
     let retried = acts(decide_with(&observed(), Some(&begun), Some(&snapshot)));
     assert_eq!(retried.0, plan);
 }
@@ -456,6 +463,7 @@ fn stages() -> impl Strategy<Value = Stage> {
     )
         .prop_map(|(cluster, settings)| Stage {
             available: cluster.is_some(),
+            deleting: false,
             cluster,
             settings,
         })
@@ -467,7 +475,7 @@ proptest! {
     fn restoring_gives_back_what_was_there(stage in stages(), twice in any::<bool>()) {
         let before = Observed { stage: stage.clone(), ..observed() };
         if let Planned::Act { plan, snapshot } = decide(&before, None) {
-            let snapshot: Snapshot = serde_json::from_value(snapshot.unwrap()).unwrap();
+            let snapshot = snapshot.unwrap();
             let mut after = patched(&stage, &plan.patches);
             if twice {
                 after = patched(&after, &plan.patches);
@@ -488,7 +496,7 @@ proptest! {
     fn a_humans_setting_survives(stage in stages(), human in settings()) {
         let before = Observed { stage: stage.clone(), ..observed() };
         if let Planned::Act { plan, snapshot } = decide(&before, None) {
-            let snapshot: Snapshot = serde_json::from_value(snapshot.unwrap()).unwrap();
+            let snapshot = snapshot.unwrap();
             let mut after = patched(&stage, &plan.patches);
             prop_assume!(human.caching != plan.put.caching);
             after.settings.insert("~1orders/GET".into(), human.clone());

@@ -11,6 +11,8 @@ use aws_smithy_types::retry::RetryConfig;
 use chrono::{DateTime, TimeDelta, Utc};
 use shared::arn::Arn;
 use shared::aws_error::{AwsError, Kind};
+use shared::metric_data;
+use shared::remediation::Clearance;
 
 use crate::error::ReplayError;
 use crate::message::InHand;
@@ -151,33 +153,9 @@ impl Aws {
         function: &str,
         now: DateTime<Utc>,
     ) -> Result<f64, ReplayError> {
-        use aws_sdk_cloudwatch::types::{Dimension, Metric, MetricDataQuery, MetricStat};
-        let time = |at: DateTime<Utc>| aws_smithy_types::DateTime::from_secs(at.timestamp());
-        let metric = Metric::builder()
-            .namespace("AWS/Lambda")
-            .metric_name("Errors")
-            .dimensions(
-                Dimension::builder()
-                    .name("FunctionName")
-                    .value(function)
-                    .build(),
-            )
-            .build();
-        let query = MetricDataQuery::builder()
-            .id("errors")
-            .metric_stat(
-                MetricStat::builder()
-                    .metric(metric)
-                    .period(60)
-                    .stat("Sum")
-                    .build(),
-            )
-            .build();
-        let answer = self
-            .cloudwatch
-            .get_metric_data()
-            .start_time(time(now - ERROR_WINDOW))
-            .end_time(time(now))
+        let of_function = [("FunctionName", function)];
+        let query = metric_data::sums("errors", "AWS/Lambda", "Errors", &of_function);
+        let answer = metric_data::of_window(&self.cloudwatch, ERROR_WINDOW, now)
             .metric_data_queries(query)
             .send()
             .await
@@ -225,6 +203,7 @@ impl Aws {
         &self,
         queue: &Arn,
         entries: Vec<SendMessageBatchRequestEntry>,
+        _clearance: &Clearance<'_>,
     ) -> Result<SendMessageBatchOutput, AwsError> {
         self.sqs_once
             .send_message_batch()
@@ -240,6 +219,7 @@ impl Aws {
         &self,
         function: &str,
         payload: String,
+        _clearance: &Clearance<'_>,
     ) -> Result<Option<String>, AwsError> {
         invoke(&self.lambda_once, function, payload).await
     }
@@ -249,76 +229,80 @@ impl Aws {
         invoke(&self.lambda, function, payload).await.map(drop)
     }
 
-    /// Removes messages and gives the positions of those that are still there.
+    /// Removes messages, each given with its position, and gives the positions of those that are gone.
     ///
-    /// Removing is idempotent, so it is tried again whatever the failure.
+    /// Removing is idempotent, so that it may be tried again whatever the failure.
     pub async fn remove(
         &self,
         queue: &Arn,
-        receipts: &[&str],
-        seed: &str,
+        receipts: &[(usize, &str)],
+        _clearance: &Clearance<'_>,
     ) -> Result<Vec<usize>, AwsError> {
-        let mut left: Vec<usize> = (0..receipts.len()).collect();
-        for attempt in 0..4 {
-            let entries = left
-                .iter()
-                .filter_map(|at| {
-                    DeleteMessageBatchRequestEntry::builder()
-                        .id(at.to_string())
-                        .receipt_handle(receipts[*at])
-                        .build()
-                        .ok()
-                })
-                .collect();
-            let answer = self
-                .sqs
-                .delete_message_batch()
-                .queue_url(url(queue))
-                .set_entries(Some(entries))
-                .send()
-                .await
-                .map_err(|error| AwsError::new("sqs:DeleteMessage", queue.as_str(), &error))?;
-            left.retain(|at| {
-                let id = at.to_string();
-                !answer.successful().iter().any(|entry| entry.id() == id)
-            });
-            if left.is_empty() {
-                break;
-            }
-            tokio::time::sleep(shared::backoff::pause(attempt, seed)).await;
-        }
-        Ok(left)
+        let entries = receipts
+            .iter()
+            .filter_map(|(at, receipt)| {
+                DeleteMessageBatchRequestEntry::builder()
+                    .id(at.to_string())
+                    .receipt_handle(*receipt)
+                    .build()
+                    .ok()
+            })
+            .collect();
+        let answer = self
+            .sqs
+            .delete_message_batch()
+            .queue_url(url(queue))
+            .set_entries(Some(entries))
+            .send()
+            .await
+            .map_err(|error| AwsError::new("sqs:DeleteMessage", queue.as_str(), &error))?;
+        Ok(answer
+            .successful()
+            .iter()
+            .filter_map(|entry| entry.id().parse().ok())
+            .collect())
     }
 
-    /// Gives messages back at once. One that cannot be given back comes back by itself.
-    pub async fn release(&self, queue: &Arn, receipts: &[String]) -> Result<usize, AwsError> {
-        let mut released = 0;
-        for receipts in receipts.chunks(10) {
-            let entries = receipts
-                .iter()
-                .enumerate()
-                .filter_map(|(at, receipt)| {
-                    ChangeMessageVisibilityBatchRequestEntry::builder()
-                        .id(at.to_string())
-                        .receipt_handle(receipt)
-                        .visibility_timeout(0)
-                        .build()
-                        .ok()
-                })
-                .collect();
-            let answer = self
-                .sqs
-                .change_message_visibility_batch()
-                .queue_url(url(queue))
-                .set_entries(Some(entries))
-                .send()
-                .await
-                .map_err(|error| {
-                    AwsError::new("sqs:ChangeMessageVisibility", queue.as_str(), &error)
-                })?;
-            released += answer.successful().len();
-        }
-        Ok(released)
+    /// Gives up to ten messages back at once, and gives how many were. One that cannot be given back comes back by
+    /// itself.
+    pub async fn release(
+        &self,
+        queue: &Arn,
+        receipts: &[String],
+        _clearance: &Clearance<'_>,
+    ) -> Result<usize, AwsError> {
+        self.show(queue, receipts).await
+    }
+
+    /// Gives up to ten messages back that were only looked at.
+    pub async fn put_back(&self, queue: &Arn, receipts: &[String]) -> Result<usize, AwsError> {
+        self.show(queue, receipts).await
+    }
+
+    async fn show(&self, queue: &Arn, receipts: &[String]) -> Result<usize, AwsError> {
+        let entries = receipts
+            .iter()
+            .enumerate()
+            .filter_map(|(at, receipt)| {
+                ChangeMessageVisibilityBatchRequestEntry::builder()
+                    .id(at.to_string())
+                    .receipt_handle(receipt)
+                    .visibility_timeout(0)
+                    .build()
+                    .ok()
+            })
+            .collect();
+        let answer = self
+            .sqs
+            .change_message_visibility_batch()
+            .queue_url(url(queue))
+            .set_entries(Some(entries))
+            .send()
+            .await
+            .map_err(|error| {
+                AwsError::new("sqs:ChangeMessageVisibility", queue.as_str(), &error)
+            })?;
+        Ok(answer.successful().len())
     }
 }
 

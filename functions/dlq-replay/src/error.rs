@@ -2,7 +2,7 @@
 
 use shared::aws_error::AwsError;
 use shared::ledger::LedgerError;
-use shared::remediation::Failure;
+use shared::remediation::{Failure, OutOfTime};
 use thiserror::Error;
 
 /// An error of a replay.
@@ -30,6 +30,9 @@ pub enum ReplayError {
     /// The continuation cannot be written as JSON.
     #[error("the next round's input cannot be written: {0}")]
     Continuation(serde_json::Error),
+    /// A call was not made, because the time was up.
+    #[error(transparent)]
+    OutOfTime(#[from] OutOfTime),
 }
 
 impl Failure for ReplayError {
@@ -37,8 +40,12 @@ impl Failure for ReplayError {
         match self {
             Self::Aws(error) => error.is_transient(),
             Self::Ledger(error) => error.is_transient(),
-            Self::Attribute { .. } => true,
+            Self::Attribute { .. } | Self::OutOfTime(_) => true,
             Self::Schema(_) | Self::Continuation(_) => false,
         }
+    }
+
+    fn is_conflict(&self) -> bool {
+        matches!(self, Self::Aws(error) if error.is_conflict())
     }
 }

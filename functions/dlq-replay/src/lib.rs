@@ -12,20 +12,24 @@ pub mod pace;
 pub mod plan;
 pub mod policy;
 pub mod replay;
+#[cfg(test)]
+mod sample;
 
 use aws_config::SdkConfig;
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 use serde_json::Value;
 use shared::alarm::AlarmEvent;
-use shared::clock::Clock;
-use shared::guard::Permit;
-use shared::remediation::{Done, Moment, Planned, Remediation, Reverted, Verified, Work};
+use shared::remediation::{
+    Done, Lasting, Moment, PlannedBy, Remediation, Rounds, Unlearning, Verified, Work,
+};
 
 use crate::account::Account;
 use crate::aws::Aws;
 use crate::error::ReplayError;
 use crate::plan::{Observed, Plan};
 use crate::policy::Replay;
+use crate::replay::{Failures, Memory, Progress};
 
 /// The remediation's name.
 pub const NAME: &str = "dlq-replay";
@@ -34,7 +38,6 @@ pub const NAME: &str = "dlq-replay";
 #[derive(Debug)]
 pub struct DlqReplay {
     aws: Aws,
-    clock: Clock,
 }
 
 impl DlqReplay {
@@ -43,9 +46,19 @@ impl DlqReplay {
     pub fn new(config: &SdkConfig) -> Self {
         Self {
             aws: Aws::new(config),
-            clock: Clock::system(),
         }
     }
+}
+
+/// What a replay did so far, over all its rounds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Evidence {
+    /// Where the messages went.
+    pub account: Account,
+    /// Why asynchronous invocations had failed whose events were among them.
+    pub failures: Failures,
+    /// When the round ended.
+    pub ended_at: DateTime<Utc>,
 }
 
 impl Remediation for DlqReplay {
@@ -53,11 +66,13 @@ impl Remediation for DlqReplay {
     type Action = Replay;
     type Observed = Observed;
     type Plan = Plan;
+    type Evidence = Evidence;
+    type Memory = Memory;
+    /// Replayed messages are not taken back.
+    type Reversal = Lasting;
+    type Learning = Unlearning;
+    type Rounds = Self;
     type Error = ReplayError;
-
-    fn max_rounds(action: &Replay) -> u32 {
-        action.limits.max_rounds.get()
-    }
 
     async fn observe(
         &self,
@@ -68,65 +83,63 @@ impl Remediation for DlqReplay {
         self.aws.observe(action, now).await
     }
 
-    fn plan(observed: &Observed, action: &Replay, moment: &Moment<'_>) -> Planned<Plan> {
+    fn plan(observed: &Observed, action: &Replay, moment: &Moment<'_, Self>) -> PlannedBy<Self> {
         plan::plan(observed, action, moment.resuming)
     }
 
-    async fn rehearse(&self, plan: &Plan, action: &Replay) -> Result<Vec<String>, ReplayError> {
+    async fn rehearse(
+        &self,
+        plan: &Plan,
+        action: &Replay,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<String>, ReplayError> {
         let schema = action.body_schema.as_ref();
-        replay::rehearse(
-            &self.aws,
-            plan,
-            schema,
-            action.dry_run_sample,
-            self.clock.now(),
-        )
-        .await
+        replay::rehearse(&self.aws, plan, schema, action.dry_run_sample, now).await
     }
 
     async fn apply(
         &self,
-        permit: &Permit,
         plan: &Plan,
         action: &Replay,
-        work: &Work<'_>,
-    ) -> Result<Done, ReplayError> {
-        let round = replay::Round::new(&self.aws, plan, action.body_schema.as_ref(), permit, work)?;
+        work: &Work<'_, Self>,
+    ) -> Result<Done<Self>, ReplayError> {
+        let round = replay::Round::new(&self.aws, plan, action.body_schema.as_ref(), work)?;
         Ok(round.run().await)
     }
 
-    async fn verify(&self, plan: &Plan, done: &Done) -> Result<Verified, ReplayError> {
+    /// What an attempt that died has delivered shows nowhere, so that without an account nothing holds.
+    async fn verify(
+        &self,
+        plan: &Plan,
+        evidence: Option<&Evidence>,
+    ) -> Result<Verified, ReplayError> {
         let left = self.aws.queue(&plan.source).await?;
-        let account: Option<Account> = done
-            .evidence
-            .get("account")
-            .and_then(|account| serde_json::from_value(account.clone()).ok());
         Ok(Verified {
-            holds: account.is_some_and(|account| account.balance().is_ok()),
+            holds: evidence.is_some_and(|evidence| evidence.account.balance().is_ok()),
             summary: format!(
                 "read back: {} messages visible in the dead-letter queue, {} in flight",
                 left.visible, left.in_flight
             ),
         })
     }
+}
 
-    /// A replay leaves nothing in place that could be taken back: no plan of it carries a snapshot.
-    async fn revert(
-        &self,
-        _permit: &Permit,
-        _snapshot: &Value,
-        _action: &Replay,
-        _work: &Work<'_>,
-    ) -> Result<Reverted, ReplayError> {
-        Ok(Reverted {
-            summary: "replayed messages are not taken back".to_owned(),
-            evidence: Value::Null,
-        })
+impl Rounds<Self> for DlqReplay {
+    type Progress = Progress;
+
+    fn at_most(action: &Replay) -> u32 {
+        action.limits.max_rounds.get()
     }
 
-    async fn carry_on(&self, function_arn: &str, payload: &Value) -> Result<(), ReplayError> {
+    async fn carry_on(
+        remediation: &Self,
+        _progress: &Progress,
+        function_arn: &str,
+        payload: &Value,
+    ) -> Result<(), ReplayError> {
         let payload = serde_json::to_string(payload).map_err(ReplayError::Continuation)?;
-        self.aws
+        remediation
+            .aws
             .invoke_surely(function_arn, payload)
             .await
             .map_err(ReplayError::Aws)

@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use shared::arn::Arn;
 
+use crate::error::ReplayError;
 use crate::plan::{Plan, Route};
 use crate::policy::{Filter, is_fifo};
 
@@ -85,6 +86,12 @@ impl InHand {
     #[must_use]
     pub fn failed_request(&self) -> Option<&str> {
         self.text("RequestID")
+    }
+
+    /// The key under which the ledger counts its replays, where it does.
+    #[must_use]
+    pub fn ledger_key(&self) -> &str {
+        self.failed_request().unwrap_or(&self.id)
     }
 
     /// The text of a message attribute.
@@ -209,6 +216,14 @@ pub enum Fate {
     Quarantine(Poison, String),
     /// It stays.
     Keep(Kept),
+}
+
+/// Compiles the policy's schema, as a [`Judge`] wants it.
+pub fn compiled(schema: Option<&Value>) -> Result<Option<jsonschema::Validator>, ReplayError> {
+    schema
+        .map(jsonschema::validator_for)
+        .transpose()
+        .map_err(|error| ReplayError::Schema(error.to_string()))
 }
 
 /// What a message's fate depends on besides the message.
@@ -503,64 +518,10 @@ pub fn original_event(body: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Observed, Queue, Reached};
-    use crate::policy::Replay;
+    use crate::sample::{INGEST, ORDERS, message, plan, string};
     use aws_sdk_sqs::primitives::Blob;
     use proptest::prelude::*;
     use serde_json::json;
-    use shared::remediation::Planned;
-
-    const ORDERS: &str = "arn:aws:sqs:eu-west-1:123456789012:orders";
-    const INGEST: &str = "arn:aws:lambda:eu-west-1:123456789012:function:ingest";
-
-    fn plan(change: impl FnOnce(&mut Value)) -> Plan {
-        let mut value = json!({
-            "source": "arn:aws:sqs:eu-west-1:123456789012:dlq",
-            "destinations": [{"arn": ORDERS}, {"arn": INGEST}],
-            "default_destination": ORDERS,
-            "quarantine": "arn:aws:sqs:eu-west-1:123456789012:quarantine",
-        });
-        change(&mut value);
-        let policy: Replay = serde_json::from_value(value).unwrap();
-        let queue = Queue {
-            visible: 10,
-            in_flight: 0,
-            delayed: 0,
-            max_message_bytes: 1_048_576,
-        };
-        let observed = Observed {
-            source: queue,
-            destinations: vec![Reached::Queue(queue), Reached::Function],
-            quarantine: Reached::Queue(queue),
-            consumer_errors: vec![None, None],
-        };
-        match crate::plan::plan(&observed, &policy, false) {
-            Planned::Act { plan, .. } => plan,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn string(value: &str) -> MessageAttributeValue {
-        MessageAttributeValue::builder()
-            .data_type("String")
-            .string_value(value)
-            .build()
-            .unwrap()
-    }
-
-    fn message(body: &str) -> InHand {
-        InHand {
-            id: "4f7c2a".into(),
-            receipt: "r".into(),
-            body: body.into(),
-            attributes: HashMap::new(),
-            sent_at: DateTime::from_timestamp(1_000, 0),
-            receive_count: 1,
-            origin: Some(ORDERS.into()),
-            group: None,
-            trace_root: None,
-        }
-    }
 
     fn fate(plan: &Plan, message: &InHand, replays: u32) -> Fate {
         let schema = plan

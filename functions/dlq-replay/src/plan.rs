@@ -3,12 +3,13 @@
 use serde::{Deserialize, Serialize};
 use shared::arn::Arn;
 use shared::outcome::Rule;
-use shared::remediation::Planned;
+use shared::remediation::{Planned, PlannedBy};
 
+use crate::DlqReplay;
 use crate::policy::{Canary, Destination, Filter, Limits, Replay};
 
 /// A queue as it was observed. SQS counts approximately.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Queue {
     /// Messages that can be received.
     pub visible: u64,
@@ -21,7 +22,8 @@ pub struct Queue {
 }
 
 /// A destination as it was observed.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Reached {
     /// A queue that is there.
     Queue(Queue),
@@ -32,7 +34,7 @@ pub enum Reached {
 }
 
 /// All that was observed.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Observed {
     /// The dead-letter queue.
     pub source: Queue,
@@ -90,7 +92,7 @@ const MAX_ASYNC_PAYLOAD_BYTES: usize = 1_048_576;
 
 /// Decides. `resuming`: an earlier round or attempt of the same run has already begun the work.
 #[must_use]
-pub fn plan(observed: &Observed, policy: &Replay, resuming: bool) -> Planned<Plan> {
+pub fn plan(observed: &Observed, policy: &Replay, resuming: bool) -> PlannedBy<DlqReplay> {
     let Queue {
         visible,
         in_flight,
@@ -160,7 +162,7 @@ pub fn plan(observed: &Observed, policy: &Replay, resuming: bool) -> Planned<Pla
     }
 }
 
-fn gone(role: &str, arn: &Arn) -> Planned<Plan> {
+fn gone(role: &str, arn: &Arn) -> PlannedBy<DlqReplay> {
     Planned::Escalate {
         rule: Rule::Unsafe,
         reason: format!(

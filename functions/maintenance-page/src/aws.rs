@@ -5,7 +5,9 @@ mod api_gateway;
 mod cloudfront;
 
 use aws_config::SdkConfig;
+use shared::remediation::Work;
 
+use crate::MaintenancePage;
 use crate::aws::api_gateway::CustomDomain;
 use crate::aws::cloudfront::Distribution;
 use crate::error::PageError;
@@ -27,13 +29,18 @@ pub trait InFront {
     fn look(&self) -> impl Future<Output = Result<Observed, PageError>> + Send;
 
     /// Puts the page up.
-    fn raise(&self, plan: &Plan) -> impl Future<Output = Result<Moved, PageError>> + Send;
+    fn raise(
+        &self,
+        plan: &Plan,
+        work: &Work<'_, MaintenancePage>,
+    ) -> impl Future<Output = Result<Moved, PageError>> + Send;
 
     /// Takes the page down that was `observed`.
     fn lower(
         &self,
         observed: &Observed,
         snapshot: &Snapshot,
+        work: &Work<'_, MaintenancePage>,
     ) -> impl Future<Output = Result<Moved, PageError>> + Send;
 }
 
@@ -76,10 +83,15 @@ impl Aws {
     }
 
     /// Puts the page up.
-    pub async fn raise(&self, policy: &Page, plan: &Plan) -> Result<Moved, PageError> {
+    pub async fn raise(
+        &self,
+        policy: &Page,
+        plan: &Plan,
+        work: &Work<'_, MaintenancePage>,
+    ) -> Result<Moved, PageError> {
         match self.front(policy) {
-            Either::Distribution(front) => front.raise(plan).await,
-            Either::CustomDomain(front) => front.raise(plan).await,
+            Either::Distribution(front) => front.raise(plan, work).await,
+            Either::CustomDomain(front) => front.raise(plan, work).await,
         }
     }
 
@@ -89,10 +101,11 @@ impl Aws {
         policy: &Page,
         observed: &Observed,
         snapshot: &Snapshot,
+        work: &Work<'_, MaintenancePage>,
     ) -> Result<Moved, PageError> {
         match self.front(policy) {
-            Either::Distribution(front) => front.lower(observed, snapshot).await,
-            Either::CustomDomain(front) => front.lower(observed, snapshot).await,
+            Either::Distribution(front) => front.lower(observed, snapshot, work).await,
+            Either::CustomDomain(front) => front.lower(observed, snapshot, work).await,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What can keep the page from going up or coming down.
 
 use shared::aws_error::AwsError;
-use shared::remediation::Failure;
+use shared::remediation::{Failure, OutOfTime};
 use thiserror::Error;
 
 /// An error of the maintenance page.
@@ -18,28 +18,39 @@ pub enum PageError {
         /// What happened.
         why: String,
     },
-    /// What is in front of the service changed at every attempt.
-    #[error("{subject} was changed by another hand at every attempt to take the page down")]
+    /// What is in front of the service changed since it was looked at, and was left as it is.
+    #[error("{subject} was changed by another hand while the page was to be taken down")]
     Contended {
         /// The key-value store or mapping.
         subject: String,
     },
-    /// The ledger's snapshot was written by another release.
+    /// What is to be put back says nothing of where the domain led.
     #[error(
-        "what is to be put back for {subject} is not in a form that this release reads; take the page down by hand, and delete the ledger's snapshot"
+        "the ledger does not say where {subject} led before the page; map it to the service by hand, and delete the ledger's snapshot"
     )]
-    Unreadable {
-        /// The key-value store or mapping.
+    NoWayBack {
+        /// The mapping.
         subject: String,
     },
+    /// A call was not made, because the time was up.
+    #[error(transparent)]
+    OutOfTime(#[from] OutOfTime),
 }
 
 impl Failure for PageError {
     fn is_transient(&self) -> bool {
         match self {
             Self::Aws(error) => error.is_transient(),
-            Self::Unreachable { .. } | Self::Contended { .. } => true,
-            Self::Unreadable { .. } => false,
+            Self::Unreachable { .. } | Self::Contended { .. } | Self::OutOfTime(_) => true,
+            Self::NoWayBack { .. } => false,
+        }
+    }
+
+    fn is_conflict(&self) -> bool {
+        match self {
+            Self::Aws(error) => error.is_conflict(),
+            Self::Contended { .. } => true,
+            Self::Unreachable { .. } | Self::NoWayBack { .. } | Self::OutOfTime(_) => false,
         }
     }
 }

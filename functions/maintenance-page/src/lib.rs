@@ -13,17 +13,17 @@ use std::time::Duration;
 
 use aws_config::SdkConfig;
 use chrono::{DateTime, TimeDelta, Utc};
-use serde_json::{Value, json};
+use serde::Serialize;
 use shared::alarm::AlarmEvent;
-use shared::guard::Permit;
-use shared::policy::Action as _;
+use shared::policy::{Action as _, Temporary};
 use shared::remediation::{
-    Done, End, Moment, Planned, Remediation, Reverted, Temporary, Verified, Work,
+    Done, End, Moment, Never, OneRound, PlannedBy, Remediation, Reversal, Reverted, Unlearning,
+    Verified, Work,
 };
 
 use crate::aws::{Aws, Moved};
 use crate::error::PageError;
-use crate::plan::{Lowering, Observed, Plan};
+use crate::plan::{Lowering, Notice, Observed, Plan, Route, Routes, Snapshot};
 use crate::policy::{Page, Raise};
 use crate::probe::{Probe, Seen};
 
@@ -33,8 +33,6 @@ pub const NAME: &str = "maintenance-page";
 /// A change reaches the edge within seconds; what takes longer is looked at on the schedule.
 const SHOWS_WITHIN: TimeDelta = TimeDelta::seconds(15);
 const LOOKS_EVERY: Duration = Duration::from_secs(1);
-/// How often taking the page down starts over because something else changed.
-const ATTEMPTS: usize = 3;
 
 /// The remediation.
 #[derive(Debug)]
@@ -57,13 +55,13 @@ impl MaintenancePage {
     async fn last_seen(
         &self,
         url: &str,
-        work: &Work<'_>,
+        work: &Work<'_, Self>,
         wanted: impl Fn(&Seen) -> bool,
     ) -> Result<Seen, PageError> {
-        let until = (work.clock.now() + SHOWS_WITHIN).min(work.deadline);
+        let by = work.now() + SHOWS_WITHIN;
         loop {
             let seen = self.probe.fetch(url).await;
-            if seen.as_ref().is_ok_and(&wanted) || work.clock.now() >= until {
+            if seen.as_ref().is_ok_and(&wanted) || work.now() >= by.min(work.until()) {
                 return seen;
             }
             tracing::info!(?seen, "not yet as it was put");
@@ -72,7 +70,7 @@ impl MaintenancePage {
     }
 
     /// What clients see once the page is down.
-    async fn service_again(&self, action: &Page, work: &Work<'_>) -> String {
+    async fn service_again(&self, action: &Page, work: &Work<'_, Self>) -> String {
         let url = &action.url;
         let is_service = |seen: &Seen| seen.incident.is_none();
         let told = match self.last_seen(url, work, is_service).await {
@@ -86,16 +84,37 @@ impl MaintenancePage {
     }
 }
 
+/// What was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Evidence {
+    /// The page was put up.
+    Up {
+        /// What it says.
+        notice: Notice,
+        /// Where the domain leads before, and with the page; `None` for a distribution.
+        routes: Option<Routes>,
+    },
+    /// The page was to be taken down.
+    Down {
+        /// The page that was up, if one was.
+        notice: Option<Notice>,
+        /// Where the domain led then; `None` for a distribution.
+        route: Option<Route>,
+    },
+}
+
 impl Remediation for MaintenancePage {
     const NAME: &'static str = NAME;
     type Action = Page;
     type Observed = Observed;
     type Plan = Plan;
+    type Evidence = Evidence;
+    type Memory = Never;
+    type Reversal = Self;
+    type Learning = Unlearning;
+    type Rounds = OneRound;
     type Error = PageError;
-
-    fn temporary(action: &Page) -> Option<Temporary> {
-        Some(action.term.temporary())
-    }
 
     fn needs_approval(action: &Page) -> bool {
         action.raise == Raise::WithApproval
@@ -111,21 +130,17 @@ impl Remediation for MaintenancePage {
         Ok(observed.at(now))
     }
 
-    fn plan(observed: &Observed, action: &Page, moment: &Moment<'_>) -> Planned<Plan> {
+    fn plan(observed: &Observed, action: &Page, moment: &Moment<'_, Self>) -> PlannedBy<Self> {
         plan::plan(observed, action, moment)
     }
 
     async fn apply(
         &self,
-        permit: &Permit,
         plan: &Plan,
         action: &Page,
-        work: &Work<'_>,
-    ) -> Result<Done, PageError> {
-        if let Some(too_late) = work.too_late(permit, "put the page up") {
-            return Ok(too_late);
-        }
-        if Box::pin(self.aws.raise(action, plan)).await? == Moved::Overtaken {
+        work: &Work<'_, Self>,
+    ) -> Result<Done<Self>, PageError> {
+        if Box::pin(self.aws.raise(action, plan, work)).await? == Moved::Overtaken {
             let reason = format!("{} was changed by another hand", action.resource());
             return Ok(Done::new(End::Overtaken { reason }, "nothing was changed"));
         }
@@ -136,16 +151,23 @@ impl Remediation for MaintenancePage {
         } else {
             End::Settling {
                 reason: format!("{} does not show it yet", plan.url),
-                check_again_at: work.clock.now() + TimeDelta::minutes(1),
+                check_again_at: work.now() + TimeDelta::minutes(1),
             }
         };
         Ok(Done {
-            evidence: json!({"notice": plan.notice, "routes": plan.routes}),
+            evidence: Some(Evidence::Up {
+                notice: plan.notice.clone(),
+                routes: plan.routes.clone(),
+            }),
             ..Done::new(end, format!("the page is up for {}", plan.notice.incident))
         })
     }
 
-    async fn verify(&self, plan: &Plan, _done: &Done) -> Result<Verified, PageError> {
+    async fn verify(
+        &self,
+        plan: &Plan,
+        _evidence: Option<&Evidence>,
+    ) -> Result<Verified, PageError> {
         let seen = self.probe.fetch(&plan.url).await?;
         let holds = seen.is_page_of(&plan.notice.incident);
         let shown = if holds {
@@ -158,38 +180,59 @@ impl Remediation for MaintenancePage {
             summary: format!("{} answers {} with {shown}", plan.url, seen.status),
         })
     }
+}
+
+impl Reversal<Self> for MaintenancePage {
+    type Snapshot = Snapshot;
+
+    fn term(action: &Page) -> Option<Temporary> {
+        Some(action.term.temporary())
+    }
 
     async fn revert(
-        &self,
-        _permit: &Permit,
-        snapshot: &Value,
+        remediation: &Self,
+        snapshot: &Snapshot,
         action: &Page,
-        work: &Work<'_>,
-    ) -> Result<Reverted, PageError> {
-        let unreadable = || PageError::Unreadable {
-            subject: action.resource().to_owned(),
-        };
-        let snapshot = plan::snapshot(snapshot).ok_or_else(unreadable)?;
+        work: &Work<'_, Self>,
+    ) -> Result<Reverted<Evidence>, PageError> {
+        let aws = &remediation.aws;
         let action = &snapshot.put_under(action);
-        for _ in 0..ATTEMPTS {
-            let observed = Box::pin(self.aws.look(action)).await?;
-            let summary = match plan::lowering(&observed, &snapshot) {
-                Lowering::Down => "the page was down already".to_owned(),
-                Lowering::LeftAlone(what) => format!("left alone: {what}"),
-                Lowering::TakeDown => {
-                    match Box::pin(self.aws.lower(action, &observed, &snapshot)).await? {
-                        Moved::There => self.service_again(action, work).await,
-                        Moved::Overtaken => continue,
+        let observed = Box::pin(aws.look(action)).await?;
+        let summary = match plan::lowering(&observed, snapshot) {
+            Lowering::Down => "the page was down already".to_owned(),
+            Lowering::LeftAlone(what) => format!("left alone: {what}"),
+            Lowering::TakeDown => {
+                match Box::pin(aws.lower(action, &observed, snapshot, work)).await? {
+                    Moved::There => remediation.service_again(action, work).await,
+                    Moved::Overtaken => {
+                        return Err(PageError::Contended {
+                            subject: action.resource().to_owned(),
+                        });
                     }
                 }
-            };
-            return Ok(Reverted {
-                evidence: json!({"notice": observed.notice, "route": observed.route}),
-                summary,
-            });
-        }
-        Err(PageError::Contended {
-            subject: action.resource().to_owned(),
+            }
+        };
+        Ok(Reverted {
+            evidence: Some(Evidence::Down {
+                notice: observed.notice,
+                route: observed.route,
+            }),
+            summary,
         })
+    }
+
+    async fn reverted(
+        remediation: &Self,
+        snapshot: &Snapshot,
+        action: &Page,
+    ) -> Result<Verified, PageError> {
+        let action = &snapshot.put_under(action);
+        let observed = Box::pin(remediation.aws.look(action)).await?;
+        let (holds, summary) = match plan::lowering(&observed, snapshot) {
+            Lowering::Down => (true, "read back: the page is down".to_owned()),
+            Lowering::LeftAlone(what) => (true, format!("read back: not ours is {what}")),
+            Lowering::TakeDown => (false, "read back: the page is still up".to_owned()),
+        };
+        Ok(Verified { holds, summary })
     }
 }

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, SubsecRound as _, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use shared::outcome::Rule;
 use shared::policy::Action as _;
-use shared::remediation::{Moment, Planned};
+use shared::remediation::{Moment, Planned, PlannedBy};
 
+use crate::MaintenancePage;
 use crate::policy::{Front, Page};
 
 /// Who put up a page that this remediation takes down again. A responder who takes the page over writes another name.
@@ -50,7 +50,7 @@ pub struct Route {
 }
 
 /// What is in front of the service.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Observed {
     /// The page that is up, if one is.
     pub notice: Option<Notice>,
@@ -120,25 +120,26 @@ impl Snapshot {
 
 /// Decides.
 #[must_use]
-pub fn plan(observed: &Observed, policy: &Page, moment: &Moment<'_>) -> Planned<Plan> {
-    let begun: Option<Plan> = moment.begun_plan();
+pub fn plan(
+    observed: &Observed,
+    policy: &Page,
+    moment: &Moment<'_, MaintenancePage>,
+) -> PlannedBy<MaintenancePage> {
     if let Some(notice) = &observed.notice {
-        return match begun {
+        return match moment.begun {
             // What an attempt that died has written is written again, as it is.
             Some(plan) if plan.notice == *notice => Planned::Act {
                 plan: Plan {
                     version: observed.version.clone(),
-                    ..plan
+                    ..plan.clone()
                 },
                 snapshot: None,
             },
             _ => in_place(notice, policy, moment),
         };
     }
-    let held = moment
-        .snapshot
-        .and_then(|snapshot| self::snapshot(&snapshot.state));
-    let page = held.as_ref().and_then(|held| held.page.as_ref());
+    let held = moment.in_place.map(|held| &held.snapshot);
+    let page = held.and_then(|held| held.page.as_ref());
     if page.is_some() && observed.route.as_ref() == page {
         return Planned::InPlace {
             reason: format!(
@@ -168,11 +169,15 @@ pub fn plan(observed: &Observed, policy: &Page, moment: &Moment<'_>) -> Planned<
             version: observed.version.clone(),
             url: policy.url.clone(),
         },
-        snapshot: Some(json!(snapshot)),
+        snapshot: Some(snapshot),
     }
 }
 
-fn in_place(notice: &Notice, policy: &Page, moment: &Moment<'_>) -> Planned<Plan> {
+fn in_place(
+    notice: &Notice,
+    policy: &Page,
+    moment: &Moment<'_, MaintenancePage>,
+) -> PlannedBy<MaintenancePage> {
     let since = notice.since.format("%Y-%m-%d %H:%M UTC");
     if notice.by != BY {
         return Planned::InPlace {
@@ -182,7 +187,7 @@ fn in_place(notice: &Notice, policy: &Page, moment: &Moment<'_>) -> Planned<Plan
             ),
         };
     }
-    if moment.snapshot.is_none() {
+    if moment.in_place.is_none() {
         return Planned::Escalate {
             rule: Rule::Unsafe,
             reason: format!(
@@ -198,7 +203,7 @@ fn in_place(notice: &Notice, policy: &Page, moment: &Moment<'_>) -> Planned<Plan
 }
 
 /// Everything in it is settled by the event and the policy, so that a plan that was approved is the plan made again.
-fn notice(policy: &Page, moment: &Moment<'_>) -> Notice {
+fn notice(policy: &Page, moment: &Moment<'_, MaintenancePage>) -> Notice {
     let since = moment.event.changed_at.trunc_subsecs(0);
     let mut notice = Notice {
         by: BY.to_owned(),
@@ -264,10 +269,4 @@ pub fn lowering(observed: &Observed, snapshot: &Snapshot) -> Lowering {
         None if observed.route == snapshot.service => Lowering::Down,
         None => Lowering::LeftAlone("the mapping, which was changed".to_owned()),
     }
-}
-
-/// Reads a snapshot; `None` when another release wrote it.
-#[must_use]
-pub fn snapshot(state: &Value) -> Option<Snapshot> {
-    serde_json::from_value(state.clone()).ok()
 }

@@ -3,16 +3,16 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use chrono::{DateTime, TimeDelta, Utc};
+use maintenance_page::MaintenancePage;
 use maintenance_page::plan::{
     BY, Lowering, Notice, Observed, Plan, Route, Snapshot, lowering, plan,
 };
 use maintenance_page::policy::{Front, Page};
 use proptest::prelude::*;
-use serde_json::{Value, json};
+use serde_json::json;
 use shared::alarm::AlarmEvent;
-use shared::guard;
 use shared::policy::Action as _;
-use shared::remediation::{Moment, Planned};
+use shared::remediation::{InPlace, Moment, Planned, PlannedBy};
 
 const INCIDENT: &str = "inc-1";
 
@@ -69,28 +69,30 @@ fn observed(front: &str, by: Option<&str>) -> Observed {
     }
 }
 
-fn held(event: &AlarmEvent) -> guard::Snapshot {
-    guard::Snapshot {
+fn held(snapshot: Snapshot) -> InPlace<Snapshot> {
+    InPlace {
         run_id: "run-0".into(),
         incident_id: INCIDENT.into(),
-        event: event.clone(),
         taken_at: now(),
         expires_at: None,
-        restore_at: None,
-        version: 1,
-        state: Value::Null,
+        snapshot,
     }
 }
 
 fn decide(
     observed: &Observed,
     front: &str,
-    begun: Option<&Value>,
+    begun: Option<&Plan>,
     in_ledger: bool,
     at: DateTime<Utc>,
-) -> Planned<Plan> {
+) -> PlannedBy<MaintenancePage> {
     let event = event();
-    let snapshot = in_ledger.then(|| held(&event));
+    let in_place = in_ledger.then(|| {
+        held(Snapshot {
+            service: None,
+            page: None,
+        })
+    });
     let moment = Moment {
         now: at,
         resuming: begun.is_some(),
@@ -99,12 +101,12 @@ fn decide(
         memory: None,
         begun,
         overtaken: None,
-        snapshot: snapshot.as_ref(),
+        in_place: in_place.as_ref(),
     };
     plan(observed, &policy(front), &moment)
 }
 
-fn acts(planned: Planned<Plan>) -> (Plan, Option<Value>) {
+fn acts(planned: PlannedBy<MaintenancePage>) -> (Plan, Option<Snapshot>) {
     match planned {
         Planned::Act { plan, snapshot } => (plan, snapshot),
         other => panic!("{other:?}"),
@@ -126,7 +128,7 @@ fn a_page_that_is_down_goes_up_with_all_it_says() {
     assert_eq!(at_the_edge.notice.retry_after, Some(120));
     let until = at_the_edge.notice.until.unwrap();
     assert_eq!(until - at_the_edge.notice.since, TimeDelta::hours(4));
-    assert_eq!(snapshot, Some(json!({"service": null})));
+    assert_eq!(json!(snapshot), json!({"service": null}));
     let (mapped, snapshot) = acts(decide(
         &observed("domain", None),
         "domain",
@@ -141,11 +143,11 @@ fn a_page_that_is_down_goes_up_with_all_it_says() {
     );
     assert_eq!(mapped.notice.until, None);
     assert_eq!(
-        snapshot,
-        Some(json!({
+        json!(snapshot),
+        json!({
             "service": {"api": "service", "stage": "prod"},
             "page": {"api": "page", "stage": "page"},
-        }))
+        })
     );
 }
 
@@ -171,7 +173,7 @@ fn the_longest_notice_of_a_policy_fits_into_the_key_value_store() {
         memory: None,
         begun: None,
         overtaken: None,
-        snapshot: None,
+        in_place: None,
     };
     let (raised, _) = acts(plan(&observed("cloudfront", None), &policy, &moment));
     let value = serde_json::to_string(&raised.notice).unwrap();
@@ -224,13 +226,7 @@ fn what_an_attempt_that_died_wrote_is_concluded_under_the_version_it_left() {
         route: None,
         version: Some("v2".to_owned()),
     };
-    let (again, snapshot) = acts(decide(
-        &seen,
-        "cloudfront",
-        Some(&json!(begun)),
-        true,
-        now(),
-    ));
+    let (again, snapshot) = acts(decide(&seen, "cloudfront", Some(&begun), true, now()));
     assert_eq!(again.version.as_deref(), Some("v2"));
     assert_eq!((again.notice, snapshot), (begun.notice, None));
 }
@@ -240,11 +236,10 @@ fn what_an_attempt_that_died_wrote_is_concluded_under_the_version_it_left() {
 fn the_page_is_where_it_was_put_whatever_the_policy_says_since() {
     let event = event();
     let earlier = route("earlier");
-    let state = json!({"service": route("service"), "page": earlier});
-    let in_ledger = guard::Snapshot {
-        state: state.clone(),
-        ..held(&event)
-    };
+    let in_ledger = held(Snapshot {
+        service: Some(route("service")),
+        page: Some(earlier.clone()),
+    });
     let moment = Moment {
         now: now(),
         resuming: false,
@@ -253,7 +248,7 @@ fn the_page_is_where_it_was_put_whatever_the_policy_says_since() {
         memory: None,
         begun: None,
         overtaken: None,
-        snapshot: Some(&in_ledger),
+        in_place: Some(&in_ledger),
     };
     let policy = policy("domain");
     let mut seen = observed("domain", None);
@@ -265,8 +260,7 @@ fn the_page_is_where_it_was_put_whatever_the_policy_says_since() {
         panic!("a second page")
     };
     assert!(reason.contains("an earlier policy"), "{reason}");
-    let place = |snapshot: &Value| {
-        let snapshot = maintenance_page::plan::snapshot(snapshot).unwrap();
+    let place = |snapshot: &Snapshot| {
         let Front::ApiGateway(mapping) = snapshot.put_under(&policy).front else {
             panic!("another front")
         };
@@ -275,9 +269,11 @@ fn the_page_is_where_it_was_put_whatever_the_policy_says_since() {
             stage: mapping.maintenance_stage,
         }
     };
-    assert_eq!(place(&state), earlier);
+    assert_eq!(place(&in_ledger.snapshot), earlier);
     // An earlier release did not write it.
-    assert_eq!(place(&json!({"service": route("service")})), route("page"));
+    let without = json!({"service": route("service")});
+    let without: Snapshot = serde_json::from_value(without).unwrap();
+    assert_eq!(place(&without), route("page"));
 }
 
 #[test]
@@ -321,7 +317,7 @@ proptest! {
             prop_assert!(seen.notice.is_none());
             let routes = plan.routes.unwrap();
             prop_assert_ne!(&routes.service, &routes.page);
-            let snapshot: Snapshot = serde_json::from_value(snapshot.unwrap()).unwrap();
+            let snapshot = snapshot.unwrap();
             prop_assert_eq!(snapshot.service, Some(routes.service));
             prop_assert_eq!(snapshot.page, Some(routes.page));
         }

@@ -11,14 +11,27 @@
 //!
 //! ```json
 //! {
-//!   "playbook": { "execution": "<ARN of the execution>", "name": "<name of the state machine>" },
+//!   "playbook": {
+//!     "execution": "<ARN of the execution>",
+//!     "name": "<name of the state machine>",
+//!     "step": "<which of the playbook's calls this is>"
+//!   },
 //!   "alarm": { "source": "aws.cloudwatch", "detail-type": "CloudWatch Alarm State Change" },
 //!   "dry_run": false,
-//!   "approved_plan": "<hash of the plan that a human has approved>"
+//!   "approvals": [
+//!     {
+//!       "target": "<name of the target in the policy>",
+//!       "plan_hash": "<hash of the plan that was shown>",
+//!       "transition": "<the report's transition>",
+//!       "by": "<who>",
+//!       "at": "<when>",
+//!       "expires_at": "<until when>"
+//!     }
+//!   ]
 //! }
 //! ```
 //!
-//! `playbook` and `dry_run` are optional in that form, and `dry_run` may stand at the top of any of
+//! `playbook`, its `step`, `approvals` and `dry_run` are optional in that form, and `dry_run` may stand at the top of any of
 //! the three. In a state machine that a rule starts with the alarm's event, the step's input is
 //! `{"playbook": {"execution.$": "$$.Execution.Id", "name.$": "$$.StateMachine.Name"}, "alarm.$": "$"}`.
 //!
@@ -75,12 +88,73 @@ pub struct AlarmEvent {
     pub description: Option<String>,
     /// Whether the sender asks to be shown the plan only.
     pub dry_run: bool,
-    /// The hash of the plan that a human has approved.
+    /// What humans have approved.
     #[serde(default)]
-    pub approved_plan: Option<String>,
+    pub approvals: Vec<Approval>,
+}
+
+/// A human's word for one plan on one target, in answer to one change of an alarm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    /// The target's name in the policy.
+    pub target: String,
+    /// The hash of the plan that was shown.
+    pub plan_hash: String,
+    /// The transition that the plan was shown for, as the report gives it.
+    pub transition: String,
+    /// Who approved.
+    pub by: String,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// Until when it holds.
+    pub expires_at: DateTime<Utc>,
 }
 
 impl AlarmEvent {
+    /// The playbook's step that asks, which tells its calls for one transition apart.
+    #[must_use]
+    pub fn step(&self) -> Option<&str> {
+        match &self.path {
+            Path::Playbook { step, .. } => step.as_deref(),
+            Path::EventBridge | Path::AlarmAction => None,
+        }
+    }
+
+    /// A payload that is read as this event, as far as a run depends on it: for a run that goes on after the payload
+    /// that began it is gone.
+    #[must_use]
+    pub fn as_payload(&self) -> Value {
+        let stamp = self.changed_at.format("%Y-%m-%dT%H:%M:%S%.3f+0000");
+        let event = serde_json::json!({
+            "version": "0",
+            "id": self.event_id,
+            "detail-type": "CloudWatch Alarm State Change",
+            "source": "aws.cloudwatch",
+            "account": self.account,
+            "region": self.region,
+            "resources": [self.alarm_arn],
+            "detail": {
+                "alarmName": self.alarm_name,
+                "state": {
+                    "value": self.state.as_str(),
+                    "reason": self.reason,
+                    "timestamp": stamp.to_string(),
+                },
+            },
+        });
+        match &self.path {
+            Path::EventBridge | Path::AlarmAction => event,
+            Path::Playbook {
+                execution,
+                name,
+                step,
+            } => serde_json::json!({
+                "playbook": {"execution": execution, "name": name, "step": step},
+                "alarm": event,
+            }),
+        }
+    }
+
     /// A text that is the same for every delivery of one transition, and for no other transition.
     ///
     /// `EventBridge` and the alarm's Lambda action report one transition under different ids (or none), so
@@ -284,5 +358,8 @@ pub enum Path {
         execution: String,
         /// The name of the state machine.
         name: Option<String>,
+        /// Which of the playbook's calls for one transition this is: `plan`, `act`, `look-again-1`.
+        #[serde(default)]
+        step: Option<String>,
     },
 }

@@ -4,7 +4,9 @@ use chrono::{DateTime, Datelike, Utc};
 use serde_json::Value;
 
 use super::error::{SHAPES, described, keys, printable, shown};
-use super::{AlarmError, AlarmEvent, AlarmKind, Metric, Path, PreviousState, State, Suppression};
+use super::{
+    AlarmError, AlarmEvent, AlarmKind, Approval, Metric, Path, PreviousState, State, Suppression,
+};
 
 /// The service whose events are accepted.
 const SOURCE: &str = "aws.cloudwatch";
@@ -55,10 +57,7 @@ pub fn parse(event: &Value) -> Result<AlarmEvent, AlarmError> {
     }
     let mut event = plain(&alarm)?;
     event.dry_run |= dry_run(&root)?;
-    if root.get("approved_plan").is_some() {
-        let hash = root.text("approved_plan", PLAN_HASH, is_plan_hash)?;
-        event.approved_plan = Some(hash.to_owned());
-    }
+    event.approvals = approvals(&root)?;
     if root.get("playbook").is_some() {
         let playbook = root.object("playbook", "an object with \"execution\"")?;
         event.path = Path::Playbook {
@@ -66,9 +65,59 @@ pub fn parse(event: &Value) -> Result<AlarmEvent, AlarmError> {
                 .text("execution", EXECUTION_ARN, is_execution_arn)?
                 .to_owned(),
             name: text(playbook.value, "name"),
+            step: match playbook.get("step") {
+                None => None,
+                Some(_) => Some(playbook.text("step", STEP, is_step)?.to_owned()),
+            },
         };
     }
     Ok(event)
+}
+
+const STEP: &str = "1 to 80 letters, digits, '-', '_' or '.'";
+
+fn is_step(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    (1..=80).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+/// What humans have approved: read strictly, because a misread approval would be an act without one.
+fn approvals(root: &Field<'_>) -> Result<Vec<Approval>, AlarmError> {
+    const LIST: &str = "a list of approvals, each an object";
+    let Some(field) = root.get("approvals") else {
+        return Ok(Vec::new());
+    };
+    let Some(list) = field.value.as_array() else {
+        return Err(field.malformed(LIST));
+    };
+    list.iter()
+        .enumerate()
+        .map(|(at, value)| {
+            let one = Field {
+                path: format!("{}[{at}]", field.path),
+                value,
+            };
+            if !value.is_object() {
+                return Err(one.malformed(LIST));
+            }
+            let text = |name| {
+                one.text(name, "a text that is not empty", |text| !text.is_empty())
+                    .map(str::to_owned)
+            };
+            let time = |name| {
+                let field = one.required(name, TIME)?;
+                timestamp(field.value).ok_or_else(|| field.malformed(TIME))
+            };
+            Ok(Approval {
+                target: text("target")?,
+                plan_hash: one.text("plan_hash", PLAN_HASH, is_plan_hash)?.to_owned(),
+                transition: text("transition")?,
+                by: text("by")?,
+                at: time("at")?,
+                expires_at: time("expires_at")?,
+            })
+        })
+        .collect()
 }
 
 const PLAN_HASH: &str = "the hash of a plan, 32 hexadecimal digits";
@@ -156,7 +205,7 @@ fn changed(root: &Field<'_>, body: &Field<'_>, path: Path) -> Result<AlarmEvent,
         event_id: text(root.value, "id"),
         description: text(configuration, "description"),
         dry_run: dry_run(root)?,
-        approved_plan: None,
+        approvals: Vec::new(),
     })
 }
 

@@ -1,237 +1,437 @@
-//! The schedule's look at every target: what is due to be restored, kept longer, verified or learned.
+//! The schedule's look at everything that is due.
 //!
 //! Events can be lost, and stabilisation and expiry come at times at which nothing else happens. A rule of
 //! `EventBridge` on a schedule invokes the function with its `Scheduled Event`
-//! (Amazon `EventBridge` User Guide, "Creating a rule that runs on a schedule"), and this is its answer.
+//! (Amazon `EventBridge` User Guide, "Creating a rule that runs on a schedule"), and this is its answer. It goes by
+//! the ledger's index of what stands, so that neither a policy edit nor a removed target strands anything, and by the
+//! alarms as they are, so that neither a lost event nor a refusal that passed leaves a target unanswered.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use futures_util::future::join_all;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use serde_json::Value;
 
 use crate::alarm::{AlarmEvent, State};
-use crate::aws_error::AwsError;
-use crate::guard::{Facts, Snapshot};
-use crate::ledger::Place;
-use crate::outcome::{Report, Response};
-use crate::policy::{Action as _, Loaded, Target};
-use crate::remediation::{Remediation, Temporary};
-use crate::runtime::{Invocation, Ran, Run, RunError, Runtime, Shared};
+use crate::guard::LiveAlarm;
+use crate::guard::duty::{self, Alarms, Duty, Terms};
+use crate::guard::next;
+use crate::ledger::LedgerError;
+use crate::ledger::difference::Commit;
+use crate::ledger::items::{self, Facts, Place, Waiting};
+use crate::ledger::timeline::{Entry, Kind};
+use crate::outcome::{Outcome, Report, Response};
+use crate::policy::{Action as _, Home, Loaded, PolicyError, Target};
+use crate::remediation::{Failure as _, Learning as _, Remediation, Reversal as _, value};
+use crate::runtime::alarms;
+use crate::runtime::engine::Runtime;
+use crate::runtime::error::RunError;
+use crate::runtime::invocation::Invocation;
+use crate::runtime::job::{LEAST, RESERVE, SIDE_BY_SIDE};
+use crate::runtime::look::{Look, Tended, in_turn, seen, tended};
+use crate::runtime::plan::memory;
+use crate::telemetry;
+
+/// How far the alarm's own word and its event's may be apart.
+const NOT_YET_TOLD: TimeDelta = TimeDelta::seconds(60);
+/// By then the event of a change to ALARM has come, which opens an incident with all that it says.
+const TOLD_WITHIN: TimeDelta = TimeDelta::minutes(5);
 
 /// Whether the payload is what a rule on a schedule sends.
 pub(super) fn is_schedule(payload: &Value) -> bool {
     payload["source"] == "aws.events" && payload["detail-type"] == "Scheduled Event"
 }
 
-/// A target's alarms as they are now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Alarms {
-    /// The names of those in ALARM.
-    pub(super) in_alarm: Vec<String>,
-    /// Whether each of them exists and is at OK.
-    all_ok: bool,
-}
-
-/// What is due for a target with something temporary in place.
-#[derive(Debug, Clone, PartialEq)]
-enum Duty {
-    /// Nothing yet.
-    Wait,
-    /// How long it stays has changed.
-    Amend(Box<Snapshot>),
-    /// It is taken back. The time is that at which it fell due, the same at every look.
-    Restore(DateTime<Utc>),
-}
-
-/// Decides what is due.
-fn duty(
-    snapshot: &Snapshot,
-    temporary: Option<Temporary>,
-    alarms: &Alarms,
-    now: DateTime<Utc>,
-) -> Duty {
-    let alarmed = !alarms.in_alarm.is_empty();
-    if let (Some(expires_at), Some(temporary)) = (snapshot.expires_at, temporary) {
-        let at_most = snapshot.taken_at + temporary.at_most;
-        if expires_at <= now && (!alarmed || at_most <= now) {
-            return Duty::Restore(expires_at);
-        }
-        let half = temporary.expires_after / 2;
-        let wanes = expires_at < at_most && expires_at - now < half;
-        if alarmed && (wanes || snapshot.restore_at.is_some()) {
-            return Duty::Amend(Box::new(snapshot.renewed(Some(temporary), now)));
-        }
-    } else if alarmed && snapshot.restore_at.is_some() {
-        return Duty::Amend(Box::new(snapshot.renewed(temporary, now)));
-    }
-    if !alarms.all_ok {
-        return Duty::Wait;
-    }
-    match snapshot.restore_at {
-        Some(restore_at) if restore_at <= now => Duty::Restore(restore_at),
-        Some(_) => Duty::Wait,
-        // The event of the alarm's return to OK was lost.
-        None => {
-            let stabilisation =
-                temporary.map_or(TimeDelta::zero(), |temporary| temporary.stabilisation);
-            Duty::Amend(Box::new(snapshot.ending(now + stabilisation)))
-        }
-    }
-}
-
 impl<R: Remediation> Runtime<R> {
-    /// Looks at every target of the policy.
-    pub(super) async fn sweep(&self, invocation: &Invocation) -> Result<Response, RunError> {
-        if self.suite.settings.dry_run {
-            tracing::info!("a dry run neither restores nor learns");
-            return Ok(Response::new(
-                String::new(),
-                "SCHEDULE".to_owned(),
-                Vec::new(),
-            ));
+    /// Looks at everything that is due. One target that fails is told and counted, and the others go on.
+    pub(super) async fn sweep(
+        &self,
+        invocation: &Invocation,
+        home: &Home,
+    ) -> Result<Response, RunError> {
+        let ledger = &self.suite.ledger;
+        let now = self.suite.clock.now();
+        let last_start = invocation.deadline - RESERVE - LEAST;
+        let (due, open, policy) = tokio::join!(
+            ledger.due(R::NAME),
+            ledger.open_alarms(),
+            self.current_policy(now),
+        );
+        let due = due?;
+        let open = open?;
+        let mut reports = Vec::new();
+        let mut failures = due.unreadable.len();
+        for error in &due.unreadable {
+            tracing::error!(%error, "what is due cannot be read");
         }
-        let known = self.policy().await?;
-        let policy = self.refreshed(&known).await?;
-        let targets = policy.document.targets.iter();
-        let reports = join_all(targets.map(|target| self.tend(invocation, &policy, target))).await;
-        let reports = reports.into_iter().flatten().collect();
+        let policy = policy
+            .inspect_err(|error| {
+                failures += 1;
+                tracing::error!(%error, "only what stands is looked after");
+            })
+            .ok();
+        let known = policy.as_deref();
+        let (tended, strangers, orphans) = tended(known, &due.standing, due.waiting, home);
+        for waiting in orphans.iter().filter(|_| known.is_some()) {
+            self.forgotten(waiting, &invocation.request_id).await;
+        }
+        for standing in strangers {
+            failures += 1;
+            reports.extend(self.unreadable_target(&standing, invocation).await);
+        }
+        let wanted: BTreeSet<String> = tended
+            .iter()
+            .flat_map(|tended| tended.alarms.iter().cloned())
+            .chain(open.iter().cloned())
+            .collect();
+        let limits = (last_start, invocation.request_id.as_str());
+        let (live, unread) = alarms::read(&self.suite, home, &wanted, limits).await;
+        if let Some(error) = unread {
+            // What has a term ends with it, whether or not its alarms can be read.
+            failures += 1;
+            tracing::error!(%error, "not every alarm could be read");
+        }
+        let look = Look {
+            invocation,
+            home,
+            policy,
+            live,
+        };
+        for arn in &open {
+            failures += usize::from(!self.reconciled(&look, arn).await);
+        }
+        // Where the schedule takes alarms up, the run on their behalf says so.
+        let unnoted = look.live.iter().filter(|(arn, live)| {
+            self.suite.settings.orchestrated
+                && live.state() == Some(State::Alarm)
+                && !open.contains(arn)
+        });
+        for (arn, _) in unnoted {
+            failures += usize::from(!self.reconciled(&look, arn).await);
+        }
+        let tended = in_turn(tended, &invocation.request_id);
+        let mut left = tended.iter();
+        let mut running = FuturesUnordered::new();
+        loop {
+            // What is not begun in time is due at the next look.
+            while running.len() < SIDE_BY_SIDE
+                && self.suite.clock.now() < last_start
+                && let Some(tended) = left.next()
+            {
+                running.push(Box::pin(self.tend(&look, tended)));
+            }
+            match running.next().await {
+                None => break,
+                Some(more) => reports.extend(more),
+            }
+        }
+        let seed = (invocation.request_id.as_str(), last_start);
+        self.tell_the_untold(due.untold, seed).await;
+        let failed = |report: &&Report| matches!(report.outcome, Outcome::Failed { .. });
+        failures += reports.iter().filter(failed).count();
+        telemetry::print(&telemetry::sweep(R::NAME, failures, self.suite.clock.now()));
         Ok(Response::new(String::new(), "SCHEDULE".to_owned(), reports))
     }
 
-    async fn tend(
+    async fn current_policy(
         &self,
-        invocation: &Invocation,
-        policy: &Arc<Loaded<R::Action>>,
-        target: &Target<R::Action>,
-    ) -> Option<Report> {
-        let resource = target.action.resource();
-        let failed = |error: &dyn std::fmt::Display, retryable| {
-            let mut report = Self::no_run(crate::outcome::Outcome::Failed {
-                error: error.to_string(),
-                retryable,
-            });
-            target.name.clone_into(&mut report.target);
-            resource.clone_into(&mut report.resource);
-            Some(report)
-        };
-        let facts = match self.suite.ledger.look(R::NAME, resource).await {
-            Ok(facts) => facts,
-            Err(error) => return failed(&error, error.is_transient()),
-        };
-        if let Some(engaged) = &facts.switch {
-            tracing::warn!(target = %target.name, rule = ?engaged.rule, "a kill switch is on; what is in place stays");
-            return None;
-        }
-        // What is taken back need not settle first.
-        if let Some(snapshot) = &facts.snapshot {
-            let alarms = match self.alarms(&target.alarms).await {
-                Ok(alarms) => alarms,
-                Err(error) => return failed(&error, error.is_transient()),
-            };
-            let now = self.suite.clock.now();
-            let temporary = R::temporary(&target.action);
-            match duty(snapshot, temporary, &alarms, now) {
-                Duty::Wait => {}
-                Duty::Amend(amended) => {
-                    let written = self
-                        .suite
-                        .ledger
-                        .amend(R::NAME, resource, &amended, now)
-                        .await;
-                    if let Err(error) = written {
-                        return failed(&error, error.is_transient());
-                    }
-                }
-                Duty::Restore(due) => {
-                    let event = AlarmEvent {
-                        state: State::Ok,
-                        changed_at: due,
-                        ..snapshot.event.clone()
-                    };
-                    return self
-                        .on_behalf(invocation, policy, target, &event, true)
-                        .await;
-                }
-            }
-        }
-        if let Some(settling) = &facts.settling {
-            return self
-                .on_behalf(invocation, policy, target, &settling.event, false)
-                .await;
-        }
-        if facts.snapshot.is_none() {
-            self.learn(target, &facts).await;
-        }
-        let undecided = facts.history.undecided.as_ref()?;
-        self.on_behalf(invocation, policy, target, undecided, false)
-            .await
+        now: DateTime<Utc>,
+    ) -> Result<Arc<Loaded<R::Action>>, Arc<PolicyError>> {
+        let known = self.policies.known(&self.suite).await?;
+        self.policies.refreshed(&self.suite, &known, now).await
     }
 
-    /// Runs on a target as if `event` had been delivered now; `None` when there is nothing to tell.
-    async fn on_behalf(
-        &self,
-        invocation: &Invocation,
-        policy: &Arc<Loaded<R::Action>>,
-        target: &Target<R::Action>,
-        event: &AlarmEvent,
-        due: bool,
-    ) -> Option<Report> {
-        let run = Run {
-            place: Place {
-                remediation: R::NAME,
-                target: &target.name,
-                resource: target.action.resource(),
-                event,
-                limits: &target.guard,
-                request_id: &invocation.request_id,
-                delivered: false,
-            },
-            target,
-            invocation,
-            trigger: &Value::Null,
-            due,
-            round: None,
-            dry_run: false,
-            began: self.suite.clock.now(),
-        };
-        let shared = Shared::default();
-        match self.on_target(&run, policy, &shared).await {
-            Ran::Reported(report, metrics) => {
-                let still = matches!(report.outcome, crate::outcome::Outcome::Pending { .. });
-                if !still && !report.duplicate {
-                    self.emit(&report, &metrics, event).await;
+    /// Does what is due for one target.
+    async fn tend(&self, look: &Look<'_, R::Action>, tended: &Tended<R::Action>) -> Vec<Report> {
+        let target = &tended.target;
+        let resource = target.action.resource();
+        let in_alarm: Vec<(&String, LiveAlarm)> = tended
+            .alarms
+            .iter()
+            .filter_map(|arn| look.live.get_key_value(arn).map(|(arn, live)| (arn, *live)))
+            .filter(|(_, live)| live.state() == Some(State::Alarm))
+            .collect();
+        // A playbook says what is done about an alarm, where there is one; and nothing is begun that no policy names.
+        let acts = tended.listed && look.policy.is_some() && !self.suite.settings.orchestrated;
+        let mut reports = Vec::new();
+        if self.suite.settings.dry_run {
+            // It neither acts nor learns; what stands for too long is told all the same.
+            let facts = match self.suite.ledger.look(R::NAME, resource).await {
+                Ok(facts) => facts,
+                Err(error) => {
+                    return vec![Self::target_failed(tended, &error, error.is_transient())];
                 }
-                Some(*report)
-            }
-            // The next look goes by the new policy.
-            Ran::PolicyChanged(_) => None,
+            };
+            return self
+                .stand_by(look, tended, &facts)
+                .await
+                .into_iter()
+                .collect();
         }
+        for waiting in &tended.waiting {
+            self.waited(look, tended, waiting).await;
+        }
+        let learns = R::Learning::observes() && tended.listed;
+        if tended.standing || learns {
+            let facts = match self.suite.ledger.look(R::NAME, resource).await {
+                Ok(facts) => facts,
+                Err(error) => {
+                    return vec![Self::target_failed(tended, &error, error.is_transient())];
+                }
+            };
+            let now = self.suite.clock.now();
+            if duty::is_held(&facts, now) {
+                return reports;
+            }
+            let calm = in_alarm.is_empty() && facts.standing.is_none();
+            if let Some(report) = Box::pin(self.stand_by(look, tended, &facts)).await {
+                // What this left to do is seen at the next look.
+                return vec![report];
+            }
+            if learns && calm {
+                self.learn(target, &facts).await;
+            }
+        }
+        for (arn, live) in in_alarm.into_iter().filter(|_| acts) {
+            let event = match self.change(arn, live, &tended.waiting).await {
+                Ok(Some(event)) => event,
+                Ok(None) => continue,
+                Err(error) => {
+                    reports.push(Self::target_failed(tended, &error, error.is_transient()));
+                    continue;
+                }
+            };
+            let transition = items::transition(&event);
+            reports.extend(self.on_behalf(look, tended, &event, transition).await);
+        }
+        reports
+    }
+
+    /// Does what is due for what stands on a target.
+    async fn stand_by(
+        &self,
+        look: &Look<'_, R::Action>,
+        tended: &Tended<R::Action>,
+        facts: &Facts,
+    ) -> Option<Report> {
+        let now = self.suite.clock.now();
+        let terms = Terms {
+            temporary: R::Reversal::term(&tended.target.action),
+            listed: tended.listed,
+        };
+        let alarms = tended.alarms.iter();
+        let fallback = facts.snapshot().map_or(now, |snapshot| snapshot.taken_at);
+        let alarms = Alarms::of(
+            alarms.map(|arn| (arn.as_str(), look.live.get(arn).copied())),
+            fallback,
+        );
+        match duty::duty(facts, &alarms, terms, now) {
+            Duty::Wait => None,
+            Duty::Restore(due_at) => self.take_back_due(look, tended, facts, due_at).await,
+            _ if self.suite.settings.dry_run => None,
+            Duty::Renew(until) => self.renew(look, tended, facts, until).await,
+            Duty::Settle(settling) => {
+                self.on_behalf(look, tended, &settling.event, settling.transition.clone())
+                    .await
+            }
+            // Whether it may go on, a policy that cannot be read does not say.
+            Duty::Resume(_) if look.policy.is_none() => None,
+            Duty::Resume(run) => {
+                self.on_behalf(look, tended, &run.event, run.transition.clone())
+                    .await
+            }
+        }
+    }
+
+    /// Keeps what is in place for longer, while the alarm is in ALARM.
+    async fn renew(
+        &self,
+        look: &Look<'_, R::Action>,
+        tended: &Tended<R::Action>,
+        facts: &Facts,
+        until: DateTime<Utc>,
+    ) -> Option<Report> {
+        let snapshot = facts.snapshot()?;
+        let run = self.behalf(look, tended, &snapshot.event, items::restoration(snapshot));
+        let mut after = facts.clone();
+        if let Some(standing) = &mut after.standing
+            && let Some(snapshot) = &mut standing.snapshot
+        {
+            standing.version += 1;
+            snapshot.expires_at = Some(until);
+        }
+        let commit = Commit {
+            place: &run.place,
+            before: facts,
+            after: &after,
+            incident_id: &snapshot.incident_id,
+            entries: &[],
+            told: None,
+        };
+        let now = self.suite.clock.now();
+        match self.suite.ledger.commit(&commit, now).await {
+            // Whoever was first looks after it.
+            Ok(_) => None,
+            Err(error) => Some(Self::target_failed(tended, &error, error.is_transient())),
+        }
+    }
+
+    /// Removes a transition that waits for nothing any more, because its alarm is not in ALARM.
+    async fn waited(
+        &self,
+        look: &Look<'_, R::Action>,
+        tended: &Tended<R::Action>,
+        waiting: &Waiting,
+    ) {
+        let state = look
+            .live
+            .get(&waiting.event.alarm_arn)
+            .map(|live| live.state());
+        let over = match state {
+            // Nothing is known of the alarm.
+            None => false,
+            Some(state) => state != Some(State::Alarm) || !tended.listed,
+        };
+        if !over {
+            return;
+        }
+        let run = self.behalf(
+            look,
+            tended,
+            &waiting.event,
+            items::transition(&waiting.event),
+        );
+        let now = self.suite.clock.now();
+        if let Err(error) = self.suite.ledger.waits_no_more(&run.place, now).await {
+            tracing::warn!(%error, "what waits for nothing was not removed");
+        }
+    }
+
+    /// Removes what waits for a target that nothing names any more.
+    async fn forgotten(&self, waiting: &Waiting, request_id: &str) {
+        let place = Place {
+            remediation: R::NAME,
+            target: "",
+            resource: &waiting.resource,
+            event: &waiting.event,
+            transition: items::transition(&waiting.event),
+            request_id,
+        };
+        let now = self.suite.clock.now();
+        if let Err(error) = self.suite.ledger.waits_no_more(&place, now).await {
+            tracing::warn!(%error, "what waits for nothing was not removed");
+        }
+    }
+
+    /// The change that brought an alarm into ALARM, as its event told it or, where that was lost, as the alarm does;
+    /// `None` while the event is on its way.
+    async fn change(
+        &self,
+        arn: &str,
+        live: LiveAlarm,
+        waiting: &[Waiting],
+    ) -> Result<Option<AlarmEvent>, LedgerError> {
+        let LiveAlarm::Found {
+            since: Some(since), ..
+        } = live
+        else {
+            return Ok(waiting
+                .iter()
+                .find(|waiting| waiting.event.alarm_arn == arn)
+                .map(|waiting| waiting.event.clone()));
+        };
+        let known = self.suite.ledger.alarm(arn).await?;
+        let latest = known
+            .latest
+            .filter(|latest| latest.state == State::Alarm && latest.at >= since - NOT_YET_TOLD);
+        let at = latest.map_or(since, |latest| latest.at);
+        let waits = waiting
+            .iter()
+            .filter(|waiting| waiting.event.alarm_arn == arn)
+            .find(|waiting| waiting.event.changed_at >= at);
+        Ok(Some(match waits {
+            Some(waiting) => waiting.event.clone(),
+            None => seen(arn, at),
+        }))
+    }
+
+    /// Notes a change of an alarm that nobody told; `false` where that failed.
+    async fn reconciled(&self, look: &Look<'_, R::Action>, arn: &str) -> bool {
+        let now = self.suite.clock.now();
+        let Some((state, at)) = look.live.get(arn).and_then(|live| told_by(*live, now)) else {
+            return true;
+        };
+        let before = match self.suite.ledger.alarm(arn).await {
+            Ok(before) => before,
+            Err(error) => {
+                tracing::error!(%error, alarm = arn, "the incident cannot be read");
+                return false;
+            }
+        };
+        let after = next::noted(&before, arn, state, at);
+        if after == before {
+            return true;
+        }
+        let event = AlarmEvent {
+            state,
+            ..seen(arn, at)
+        };
+        let place = Place {
+            remediation: R::NAME,
+            target: "",
+            resource: "",
+            event: &event,
+            transition: items::transition(&event),
+            request_id: &look.invocation.request_id,
+        };
+        let entry = Entry {
+            kind: Kind::Reconciled,
+            summary: format!(
+                "the alarm, read again, is in {state} or gone; its event did not come"
+            ),
+            detail: Value::Null,
+        };
+        let entries = std::slice::from_ref(&entry);
+        let written = self
+            .suite
+            .ledger
+            .reconcile(&place, (&before, &after), entries, now)
+            .await;
+        written
+            .inspect_err(|error| tracing::error!(%error, alarm = arn, "its change is not noted"))
+            .is_ok()
     }
 
     async fn learn(&self, target: &Target<R::Action>, facts: &Facts) {
-        if !R::LEARNS {
-            return;
-        }
         let now = self.suite.clock.now();
         let observed = match self.remediation.observe(&target.action, None, now).await {
             Ok(observed) => observed,
             Err(error) => {
-                tracing::warn!(target = %target.name, %error, "nothing was learned");
+                tracing::warn!(target = %target.name, %error, retryable = error.is_transient(), "nothing was learned");
                 return;
             }
         };
-        let memory = facts.history.memory.as_ref();
-        let Some(lesson) = R::learn(&observed, &target.action, memory, now) else {
+        let known = memory::<R>(facts);
+        let Some(lesson) = R::Learning::learn(&observed, &target.action, known.as_ref(), now)
+        else {
             return;
         };
+        let memory = match value("memory", &lesson.memory) {
+            Ok(memory) => memory,
+            Err(error) => {
+                tracing::error!(target = %target.name, %error, "what was learned was not kept");
+                return;
+            }
+        };
         let resource = target.action.resource();
-        let written = self
+        let now = self.suite.clock.now();
+        match self
             .suite
             .ledger
-            .remember(R::NAME, resource, facts, lesson.memory, now)
-            .await;
-        match written {
+            .remember(R::NAME, resource, facts, memory, now)
+            .await
+        {
             Ok(true) => tracing::info!(target = %target.name, "{}", lesson.summary),
             Ok(false) => tracing::info!(target = %target.name, "a run was at work; learning later"),
             Err(error) => {
@@ -239,164 +439,19 @@ impl<R: Remediation> Runtime<R> {
             }
         }
     }
-
-    /// Reads a target's alarms, which the policy gives by name or by ARN.
-    pub(super) async fn alarms(&self, wanted: &[String]) -> Result<Alarms, AwsError> {
-        use aws_sdk_cloudwatch::types::{AlarmType, StateValue};
-        let names: Vec<&str> = wanted
-            .iter()
-            .map(|alarm| {
-                alarm
-                    .split_once(":alarm:")
-                    .map_or(&**alarm, |(_, name)| name)
-            })
-            .collect();
-        let mut states = Vec::new();
-        // `DescribeAlarms` takes at most 100 names.
-        for names in names.chunks(100) {
-            let answer = self
-                .suite
-                .cloudwatch
-                .describe_alarms()
-                .set_alarm_names(Some(names.iter().map(|name| (*name).to_owned()).collect()))
-                .alarm_types(AlarmType::MetricAlarm)
-                .alarm_types(AlarmType::CompositeAlarm)
-                .max_records(100)
-                .send()
-                .await
-                .map_err(|error| {
-                    AwsError::new("cloudwatch:DescribeAlarms", names.join(", "), &error)
-                })?;
-            let metric = answer.metric_alarms().iter();
-            states
-                .extend(metric.map(|alarm| (alarm.alarm_name.clone(), alarm.state_value.clone())));
-            let composite = answer.composite_alarms().iter();
-            states.extend(
-                composite.map(|alarm| (alarm.alarm_name.clone(), alarm.state_value.clone())),
-            );
-        }
-        let all_ok = states.len() == names.len()
-            && states
-                .iter()
-                .all(|(_, state)| *state == Some(StateValue::Ok));
-        let in_alarm = states
-            .into_iter()
-            .filter(|(_, state)| *state == Some(StateValue::Alarm))
-            .filter_map(|(name, _)| name)
-            .collect();
-        Ok(Alarms { in_alarm, all_ok })
-    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    const ARN: &str = "arn:aws:cloudwatch:eu-west-1:123456789012:alarm:ApiOutage";
-
-    fn at(minute: i64) -> DateTime<Utc> {
-        DateTime::UNIX_EPOCH + TimeDelta::minutes(minute)
-    }
-
-    /// Raised at minute 100, to stay an hour without a sign of the alarm and two hours at most.
-    const TEMPORARY: Temporary = Temporary {
-        stabilisation: TimeDelta::minutes(10),
-        expires_after: TimeDelta::minutes(60),
-        at_most: TimeDelta::minutes(120),
+/// The change that an alarm itself tells, where its event is not on its way any more.
+fn told_by(live: LiveAlarm, now: DateTime<Utc>) -> Option<(State, DateTime<Utc>)> {
+    let (state, at) = match live {
+        LiveAlarm::Gone => return Some((State::Ok, now)),
+        LiveAlarm::Found { state, since, .. } => (state, since?),
+        LiveAlarm::Foreign => return None,
     };
-
-    fn snapshot(expires_at: i64, restore_at: Option<i64>) -> Snapshot {
-        let event = crate::alarm::parse(&json!({
-            "detail-type": "CloudWatch Alarm State Change",
-            "source": "aws.cloudwatch",
-            "resources": [ARN],
-            "detail": {
-                "alarmName": "ApiOutage",
-                "state": {"value": "ALARM", "timestamp": "2026-11-02T09:28:12.144+0000"},
-            },
-        }));
-        Snapshot {
-            run_id: "run-1".into(),
-            incident_id: "inc-1".into(),
-            event: event.unwrap(),
-            taken_at: at(100),
-            expires_at: Some(at(expires_at)),
-            restore_at: restore_at.map(at),
-            version: 1,
-            state: json!({"page": false}),
-        }
-    }
-
-    fn alarms(state: &str) -> Alarms {
-        Alarms {
-            in_alarm: (state == "ALARM")
-                .then(|| "ApiOutage".to_owned())
-                .into_iter()
-                .collect(),
-            all_ok: state == "OK",
-        }
-    }
-
-    #[test]
-    fn each_duty_falls_due_in_its_time() {
-        let amended = |expires_at, restore_at| {
-            Duty::Amend(Box::new(Snapshot {
-                version: 2,
-                ..snapshot(expires_at, restore_at)
-            }))
-        };
-        let cases = [
-            // While the alarm stays, what is in place is renewed from its half-life on, up to the most.
-            ("ALARM", 160, None, 129, Duty::Wait),
-            ("ALARM", 160, None, 131, amended(191, None)),
-            ("ALARM", 200, None, 190, amended(220, None)),
-            ("ALARM", 220, None, 219, Duty::Wait),
-            ("ALARM", 220, None, 220, Duty::Restore(at(220))),
-            // A look that came late does not end it while the alarm stays.
-            ("ALARM", 160, None, 170, amended(220, None)),
-            // The alarm came back while its return to OK was being waited for.
-            ("ALARM", 160, Some(115), 112, amended(172, None)),
-            // Back at OK: in time, and not before.
-            ("OK", 160, Some(115), 114, Duty::Wait),
-            ("OK", 160, Some(115), 115, Duty::Restore(at(115))),
-            ("OK", 160, Some(115), 130, Duty::Restore(at(115))),
-            // The event of the return to OK was lost.
-            ("OK", 160, None, 120, amended(160, Some(130))),
-            // Nothing is known of the alarm: it stays until it expires.
-            ("?", 160, None, 120, Duty::Wait),
-            ("?", 160, Some(115), 120, Duty::Wait),
-            ("?", 160, Some(115), 160, Duty::Restore(at(160))),
-            ("OK", 160, None, 160, Duty::Restore(at(160))),
-        ];
-        for (state, expires_at, restore_at, now, expected) in cases {
-            let found = duty(
-                &snapshot(expires_at, restore_at),
-                Some(TEMPORARY),
-                &alarms(state),
-                at(now),
-            );
-            assert_eq!(
-                found, expected,
-                "{state} expires {expires_at} restore {restore_at:?} now {now}"
-            );
-        }
-    }
-
-    #[test]
-    fn what_has_no_term_stays_until_the_alarm_is_back_at_ok() {
-        let stays = Snapshot {
-            expires_at: None,
-            ..snapshot(0, None)
-        };
-        assert_eq!(
-            duty(&stays, None, &alarms("ALARM"), at(100_000)),
-            Duty::Wait
-        );
-        assert_eq!(duty(&stays, None, &alarms("?"), at(100_000)), Duty::Wait);
-        let Duty::Amend(ending) = duty(&stays, None, &alarms("OK"), at(100_000)) else {
-            panic!()
-        };
-        assert_eq!(ending.restore_at, Some(at(100_000)));
-    }
+    let late = match state {
+        State::Ok => NOT_YET_TOLD,
+        State::Alarm => TOLD_WITHIN,
+        State::InsufficientData => return None,
+    };
+    (now - at >= late).then_some((state, at))
 }

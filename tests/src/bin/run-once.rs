@@ -9,16 +9,13 @@ use std::process::ExitCode;
 use aws_config::SdkConfig;
 use chrono::TimeDelta;
 use end_to_end::failure::{During, Failure, Result};
-use end_to_end::replay::{CLOCK_OFFSET_SECONDS, ERROR, REPORT};
+use end_to_end::replay::{CLOCK_OFFSET_SECONDS, ERROR, FUNCTION_ARN, REPORT};
 use lambda_runtime::Diagnostic;
 use serde_json::{Value, json};
 use shared::clock::Clock;
 use shared::remediation::Remediation;
 use shared::runtime::{Invocation, Runtime, Suite, sdk_config};
 use shared::settings::Settings;
-
-/// Where the function believes it runs; a continuation is sent there.
-const FUNCTION_ARN: &str = "arn:aws:lambda:us-east-1:000000000000:function:run-once";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -46,7 +43,7 @@ async fn run() -> Result {
         payload: serde_json::from_str(&event)?,
         request_id,
         deadline: clock.now() + TimeDelta::milliseconds(milliseconds),
-        function_arn: FUNCTION_ARN.to_owned(),
+        function_arn: function_arn()?,
         trace_id: None,
     };
     let answer = match remediation.as_str() {
@@ -80,6 +77,11 @@ fn clock() -> Result<Clock> {
     }
 }
 
+#[allow(clippy::disallowed_methods)] // The tests' own setting; functions are told by Lambda.
+fn function_arn() -> Result<String> {
+    std::env::var(FUNCTION_ARN).during(FUNCTION_ARN)
+}
+
 /// The one place that knows how a function is put together; the same as `shared::runtime::run` but for the clock.
 async fn handle<R: Remediation>(
     invocation: Invocation,
@@ -90,7 +92,7 @@ async fn handle<R: Remediation>(
     shared::telemetry::start(settings.log);
     let config = sdk_config().await;
     let runtime = Runtime::new(Suite::new(settings, clock, &config), build(&config));
-    match runtime.handle(invocation).await {
+    match Box::pin(runtime.handle(invocation)).await {
         Ok(response) => serde_json::to_value(response)
             .map(Ok)
             .map_err(Failure::from),

@@ -8,7 +8,7 @@ use super::Bench;
 use super::artifacts::Contender;
 use super::emulator::{Function, Program};
 use super::error::BenchError;
-use super::report::median;
+use super::median::median;
 use super::stage::{self, Play};
 
 /// One function's figures.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::error::BenchError;
 use super::process::Process;
-use super::{http, load};
+use super::{http, json};
 use crate::command;
 
 const INVOCATIONS: &str = "/2015-03-31/functions/function/invocations";
@@ -103,7 +103,7 @@ impl<'a> Function<'a> {
         let stream = self.connect(self.address).await?;
         let answer =
             http::request_on(stream, self.address, Method::POST, INVOCATIONS, body).await?;
-        let value = load::parse_answer(&answer)?;
+        let value = json::parse_answer(&answer)?;
         if value.get("errorMessage").is_some() || value.get("errorType").is_some() {
             return Err(BenchError::Function {
                 function: self.program.name.clone(),

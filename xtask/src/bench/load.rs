@@ -7,12 +7,12 @@ use std::process::Stdio;
 
 use hyper::Method;
 use serde::Deserialize;
-use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Child;
 
 use super::error::BenchError;
 use super::http;
+use super::json;
 use super::stage::Scene;
 use crate::command;
 
@@ -141,23 +141,6 @@ impl LoadServer {
     ) -> Result<(T, String), BenchError> {
         let body = http::request(self.address, Method::GET, path, Vec::new()).await?;
         let text = String::from_utf8_lossy(&body).into_owned();
-        parse(what, &text).map(|value| (value, text))
+        json::parse(what, &text).map(|value| (value, text))
     }
-}
-
-/// Reads JSON, quoting it when it is not what was expected.
-pub(super) fn parse<T: for<'a> Deserialize<'a>>(
-    what: &'static str,
-    text: &str,
-) -> Result<T, BenchError> {
-    serde_json::from_str(text).map_err(|source| BenchError::Json {
-        what,
-        text: text.to_owned(),
-        source,
-    })
-}
-
-/// Reads an answer of a function, which may be anything.
-pub(super) fn parse_answer(body: &[u8]) -> Result<Value, BenchError> {
-    parse("the function's answer", &String::from_utf8_lossy(body))
 }

@@ -6,8 +6,8 @@ use tokio::time::Instant;
 use super::Bench;
 use super::emulator::Function;
 use super::error::BenchError;
-use super::load;
-use super::report::median;
+use super::json;
+use super::median::median;
 use super::stage::{self, Scene};
 use crate::command::{self, output};
 
@@ -144,7 +144,7 @@ async fn script(bench: &Bench, scene: &Scene<'_>, threads: u32) -> Result<Sample
             doing: "replay with boto3",
             source: Box::new(source),
         })?;
-    let printed: Printed = load::parse("what the script printed", &said)?;
+    let printed: Printed = json::parse("what the script printed", &said)?;
     server
         .verify(&format!("replay_boto3.py --threads {threads}"), scene)
         .await?;

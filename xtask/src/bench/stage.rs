@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::error::BenchError;
-use super::load;
+use super::json;
 use crate::workspace::root;
 
 const REGION: &str = "eu-west-1";
@@ -64,11 +64,11 @@ impl Play {
     /// The play of a function.
     pub(super) fn of(function: &str) -> Result<Self, BenchError> {
         let path = root().join(format!("bench/scenes/{function}.json"));
-        let play: Self = load::parse("a scene", &text(&path)?)?;
+        let play: Self = json::parse("a scene", &text(&path)?)?;
         let alarm = &play.alarm;
         let path = root().join(format!("events/{function}/{alarm}.alarm.json"));
         Ok(Self {
-            event: load::parse("an event", &text(&path)?)?,
+            event: json::parse("an event", &text(&path)?)?,
             ..play
         })
     }

@@ -10,8 +10,10 @@ use aws_sdk_apigateway::types::{Op, PatchOperation};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use chrono::{DateTime, Utc};
 use shared::aws_error::AwsError;
+use shared::remediation::{Clearance, Work};
 use std::collections::{BTreeSet, HashMap};
 
+use crate::MaintenancePage;
 use crate::aws::{InFront, Moved};
 use crate::error::PageError;
 use crate::plan::{Notice, Observed, Plan, Route, Snapshot};
@@ -65,6 +67,7 @@ impl CustomDomain<'_> {
         &self,
         page: &Route,
         operations: Vec<PatchOperation>,
+        _clearance: &Clearance<'_>,
     ) -> Result<(), PageError> {
         self.client
             .update_stage()
@@ -77,7 +80,7 @@ impl CustomDomain<'_> {
         Ok(())
     }
 
-    async fn lead_to(&self, route: &Route) -> Result<(), PageError> {
+    async fn lead_to(&self, route: &Route, _clearance: &Clearance<'_>) -> Result<(), PageError> {
         let operations = vec![
             replace("/restapiId", &route.api),
             replace("/stage", &route.stage),
@@ -119,12 +122,17 @@ impl InFront for CustomDomain<'_> {
         })
     }
 
-    async fn raise(&self, plan: &Plan) -> Result<Moved, PageError> {
+    async fn raise(
+        &self,
+        plan: &Plan,
+        work: &Work<'_, MaintenancePage>,
+    ) -> Result<Moved, PageError> {
         let Some(routes) = &plan.routes else {
             return Ok(Moved::Overtaken);
         };
         // What nobody is led to can be prepared while the mapping is read again.
-        let announced = self.set_variables(&routes.page, announced(&plan.notice));
+        let clearance = work.clear("announce the page")?;
+        let announced = self.set_variables(&routes.page, announced(&plan.notice), &clearance);
         let (route, ()) = tokio::try_join!(self.route(), announced)?;
         if route == routes.page {
             return Ok(Moved::There);
@@ -132,13 +140,19 @@ impl InFront for CustomDomain<'_> {
         if route != routes.service {
             return Ok(Moved::Overtaken);
         }
-        self.lead_to(&routes.page).await?;
+        let clearance = work.clear("lead the domain to the page")?;
+        self.lead_to(&routes.page, &clearance).await?;
         Ok(Moved::There)
     }
 
-    async fn lower(&self, _observed: &Observed, snapshot: &Snapshot) -> Result<Moved, PageError> {
+    async fn lower(
+        &self,
+        _observed: &Observed,
+        snapshot: &Snapshot,
+        work: &Work<'_, MaintenancePage>,
+    ) -> Result<Moved, PageError> {
         let Some(service) = &snapshot.service else {
-            return Err(PageError::Unreadable {
+            return Err(PageError::NoWayBack {
                 subject: self.policy.mapping.to_string(),
             });
         };
@@ -146,11 +160,14 @@ impl InFront for CustomDomain<'_> {
         if !self.is_page(&page) {
             return Ok(Moved::Overtaken);
         }
-        self.lead_to(service).await?;
+        let clearance = work.clear("lead the domain back to the service")?;
+        self.lead_to(service, &clearance).await?;
         // Whoever maps the domain to the page by hand next is not taken for us.
         let operation = PatchOperation::builder().op(Op::Remove);
         let operation = operation.path(format!("/variables/{BY}")).build();
-        self.set_variables(&page, vec![operation]).await?;
+        let clearance = work.clear("take our name off the page")?;
+        self.set_variables(&page, vec![operation], &clearance)
+            .await?;
         Ok(Moved::There)
     }
 }

@@ -10,7 +10,9 @@ use aws_sdk_cloudfrontkeyvaluestore::error::SdkError;
 use aws_sdk_cloudfrontkeyvaluestore::operation::get_key::GetKeyError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use shared::aws_error::AwsError;
+use shared::remediation::{Clearance, Work};
 
+use crate::MaintenancePage;
 use crate::aws::{InFront, Moved};
 use crate::error::PageError;
 use crate::plan::{Notice, Observed, Plan, Snapshot};
@@ -53,6 +55,50 @@ impl Distribution<'_> {
         }
     }
 
+    /// Writes the key under the store's version.
+    async fn put(
+        &self,
+        notice: &str,
+        version: Option<&str>,
+        _clearance: &Clearance<'_>,
+    ) -> Result<Moved, PageError> {
+        let put = self
+            .client
+            .put_key()
+            .kvs_arn(self.arn())
+            .key(KEY)
+            .value(notice)
+            .set_if_match(version.map(str::to_owned))
+            .send()
+            .await;
+        match put {
+            Ok(_) => Ok(Moved::There),
+            Err(error) if is_conflict(&error) => self.in_conflict(Some(notice)).await,
+            Err(error) => Err(self.failed("cloudfront-keyvaluestore:PutKey", &error)),
+        }
+    }
+
+    /// Removes the key under the store's version.
+    async fn delete(
+        &self,
+        version: Option<&str>,
+        _clearance: &Clearance<'_>,
+    ) -> Result<Moved, PageError> {
+        let deleted = self
+            .client
+            .delete_key()
+            .kvs_arn(self.arn())
+            .key(KEY)
+            .set_if_match(version.map(str::to_owned))
+            .send()
+            .await;
+        match deleted {
+            Ok(_) => Ok(Moved::There),
+            Err(error) if is_conflict(&error) => self.in_conflict(None).await,
+            Err(error) => Err(self.failed("cloudfront-keyvaluestore:DeleteKey", &error)),
+        }
+    }
+
     /// What a conflict comes to. Where the answer was lost to a change that took effect, the SDK's next try is in
     /// conflict with it.
     async fn in_conflict(&self, wanted: Option<&str>) -> Result<Moved, PageError> {
@@ -81,38 +127,24 @@ impl InFront for Distribution<'_> {
         })
     }
 
-    async fn raise(&self, plan: &Plan) -> Result<Moved, PageError> {
+    async fn raise(
+        &self,
+        plan: &Plan,
+        work: &Work<'_, MaintenancePage>,
+    ) -> Result<Moved, PageError> {
+        let clearance = work.clear("put the page up")?;
         let notice = serde_json::to_string(&plan.notice).unwrap_or_default();
-        let put = self
-            .client
-            .put_key()
-            .kvs_arn(self.arn())
-            .key(KEY)
-            .value(&notice)
-            .set_if_match(plan.version.clone())
-            .send()
-            .await;
-        match put {
-            Ok(_) => Ok(Moved::There),
-            Err(error) if is_conflict(&error) => self.in_conflict(Some(&notice)).await,
-            Err(error) => Err(self.failed("cloudfront-keyvaluestore:PutKey", &error)),
-        }
+        self.put(&notice, plan.version.as_deref(), &clearance).await
     }
 
-    async fn lower(&self, observed: &Observed, _snapshot: &Snapshot) -> Result<Moved, PageError> {
-        let deleted = self
-            .client
-            .delete_key()
-            .kvs_arn(self.arn())
-            .key(KEY)
-            .set_if_match(observed.version.clone())
-            .send()
-            .await;
-        match deleted {
-            Ok(_) => Ok(Moved::There),
-            Err(error) if is_conflict(&error) => self.in_conflict(None).await,
-            Err(error) => Err(self.failed("cloudfront-keyvaluestore:DeleteKey", &error)),
-        }
+    async fn lower(
+        &self,
+        observed: &Observed,
+        _snapshot: &Snapshot,
+        work: &Work<'_, MaintenancePage>,
+    ) -> Result<Moved, PageError> {
+        let clearance = work.clear("take the page down")?;
+        self.delete(observed.version.as_deref(), &clearance).await
     }
 }
 

@@ -1,0 +1,116 @@
+//! What is seen of an alias: its versions, what each of them served, and what is under way.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+/// An alias as it was observed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Alias {
+    /// The version that has what the weights leave.
+    pub version: u64,
+    /// Other versions, with their share of the traffic.
+    pub weights: BTreeMap<u64, f64>,
+    /// Changes with every change of the alias.
+    pub revision_id: String,
+}
+
+impl Alias {
+    /// Whether a version has all the traffic.
+    #[must_use]
+    pub fn points_alone_to(&self, version: u64) -> bool {
+        self.version == version && self.weights.is_empty()
+    }
+}
+
+/// A published version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Version {
+    /// Its number.
+    pub number: u64,
+    /// SHA-256 of its code.
+    pub code_sha256: String,
+    /// When it was published.
+    pub published_at: Option<DateTime<Utc>>,
+    /// Whether it can be invoked; `None` when Lambda did not tell.
+    pub active: Option<bool>,
+}
+
+/// What a version served.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Invocations.
+    pub invocations: u64,
+    /// Invocations that ended in an error.
+    pub errors: u64,
+}
+
+impl Traffic {
+    /// Errors among the invocations, in percent.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss)] // Invocations in an hour are far below 2^52.
+    pub fn error_percent(self) -> f64 {
+        if self.invocations == 0 {
+            0.0
+        } else {
+            100.0 * self.errors as f64 / self.invocations as f64
+        }
+    }
+}
+
+impl fmt::Display for Traffic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            invocations,
+            errors,
+        } = self;
+        write!(
+            f,
+            "{errors} errors in {invocations} invocations ({:.1} %)",
+            self.error_percent()
+        )
+    }
+}
+
+/// A `CodeDeploy` deployment in flight.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Deployment {
+    /// Its id.
+    pub id: String,
+    /// Whether it takes back another, as `CodeDeploy` or `CloudFormation` begins it by itself.
+    pub rolls_back: bool,
+}
+
+/// All that was observed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Observed {
+    /// The alias.
+    pub alias: Alias,
+    /// The published versions, by number.
+    pub versions: BTreeMap<u64, Version>,
+    /// What each version of the alias served in the window, where Lambda counts by version.
+    pub by_version: BTreeMap<u64, Traffic>,
+    /// What the alias served in the window.
+    pub total: Traffic,
+    /// The `CodeDeploy` deployment in flight.
+    pub deployment: Option<Deployment>,
+    /// Whether provisioned concurrency is being allocated: until it is, Lambda moves the alias's weights by itself.
+    pub allocating: bool,
+    /// Event source mappings and permissions that name the alias.
+    pub used_by: Vec<String>,
+    /// The stack that owns the function, from its tags.
+    pub stack: Option<String>,
+}
+
+impl Observed {
+    /// What a version served. Lambda counts by version only while an alias has two of them.
+    #[must_use]
+    pub fn traffic_of(&self, version: u64) -> Traffic {
+        if self.alias.weights.is_empty() && version == self.alias.version {
+            return self.total;
+        }
+        self.by_version.get(&version).copied().unwrap_or_default()
+    }
+}

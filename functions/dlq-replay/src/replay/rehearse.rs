@@ -1,0 +1,68 @@
+//! The rehearsal: what a replay would make of the first few messages, found out without delivering any.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+
+use crate::aws::Aws;
+use crate::error::ReplayError;
+use crate::message::{self, Fate, InHand, Judge};
+use crate::plan::Plan;
+
+/// How long the messages that are looked at stay hidden, should giving them back fail.
+const HIDDEN_SECONDS: u32 = 10;
+
+/// What the policy would make of a few messages, which are given back at once.
+pub async fn rehearse(
+    aws: &Aws,
+    plan: &Plan,
+    schema: Option<&Value>,
+    sample: u8,
+    now: DateTime<Utc>,
+) -> Result<Vec<String>, ReplayError> {
+    if sample == 0 {
+        return Ok(vec![
+            "no message was looked at, since dry_run_sample is 0".to_owned(),
+        ]);
+    }
+    let schema = message::compiled(schema)?;
+    let messages = aws
+        .receive(&plan.source, u32::from(sample), 0, HIDDEN_SECONDS)
+        .await
+        .map_err(ReplayError::Aws)?;
+    let judge = Judge {
+        plan,
+        schema: schema.as_ref(),
+        began: now,
+        now,
+    };
+    let mut notes = vec![format!(
+        "looking at {} messages hid them for up to {HIDDEN_SECONDS} s and raised their receive count by one",
+        messages.len()
+    )];
+    notes.extend(messages.iter().map(|message| foretold(&judge, message)));
+    let receipts: Vec<String> = messages
+        .into_iter()
+        .map(|message| message.receipt)
+        .collect();
+    // A sample is at most what one call takes.
+    aws.put_back(&plan.source, &receipts)
+        .await
+        .map_err(ReplayError::Aws)?;
+    Ok(notes)
+}
+
+fn foretold(judge: &Judge<'_>, message: &InHand) -> String {
+    let replays = message.mark().map_or(0, |(count, _)| count);
+    match judge.fate(message, replays) {
+        Fate::Replay(at) => {
+            let to = &judge.plan.routes[at].destination.arn;
+            format!("{} would go to {to}", message.id)
+        }
+        Fate::Quarantine(poison, why) => format!(
+            "{} would be quarantined as {}: {why}",
+            message.id,
+            poison.name()
+        ),
+        Fate::Keep(why) => format!("{} would stay: {}", message.id, why.name()),
+    }
+}

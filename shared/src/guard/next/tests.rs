@@ -1,0 +1,5 @@
+//! What the ledger holds after each step.
+
+mod alarm;
+mod refusals;
+mod steps;

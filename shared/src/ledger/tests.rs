@@ -1,0 +1,7 @@
+//! The ledger on a table in memory.
+
+mod claims;
+mod due;
+mod fences;
+mod memory;
+mod tries;

@@ -1,0 +1,174 @@
+//! Taking back what is in place: claim, revert, read back; the snapshot goes only when nothing of it is left.
+
+use serde_json::{Value, json};
+
+use crate::backoff;
+use crate::guard::Grounds;
+use crate::guard::next;
+use crate::ledger::items::{Facts, Snapshot, Status};
+use crate::ledger::permit::Permit;
+use crate::ledger::timeline::{Entry, Kind};
+use crate::outcome::{Outcome, Report, StepName};
+use crate::remediation::{Failure as _, Remediation, Reversal, Reverted, Verified, value};
+use crate::runtime::claim::{Claimed, Claiming};
+use crate::runtime::conclude::unwritten;
+use crate::runtime::engine::Runtime;
+use crate::runtime::job::{Run, Told};
+use crate::runtime::plan::in_place;
+use crate::runtime::reads::Reads;
+use crate::runtime::steps::Steps;
+
+/// How often a restoration is begun anew because the target was being changed.
+const ATTEMPTS: u32 = 4;
+
+/// How a restoration went.
+struct Restored {
+    outcome: Outcome,
+    evidence: Option<Value>,
+}
+
+impl<R: Remediation> Runtime<R> {
+    /// Restores a snapshot under a permit; `None` when another run was first.
+    pub(super) async fn restore(
+        &self,
+        run: &Run<'_, R>,
+        facts: &Facts,
+        grounds: &Grounds,
+        reads: &Reads<'_, R::Action>,
+        mut steps: Steps,
+    ) -> Option<Told> {
+        let clock = &self.suite.clock;
+        let snapshot = facts.snapshot()?.clone();
+        let plan = json!({"restore": snapshot.state, "taken_at": snapshot.taken_at});
+        let claiming = Claiming {
+            facts,
+            grounds,
+            plan: &plan,
+            observed: &Value::Null,
+            snapshot: None,
+            reverts: true,
+            approved_by: None,
+        };
+        let permit = match self.claim(run, &claiming, reads).await {
+            Claimed::Granted(permit) => permit,
+            Claimed::Overtaken => return None,
+            Claimed::Over(told) => return Some(*told),
+        };
+        steps.end(StepName::Claim, clock.now());
+        let restored = self
+            .while_beating(&permit, self.restored(run, &permit, facts))
+            .await;
+        steps.end(StepName::Revert, clock.now());
+        let report = Report {
+            incident_id: Some(permit.incident_id.clone()),
+            plan_hash: Some(crate::ids::plan_hash(&plan)),
+            plan: Some(plan),
+            evidence: restored.evidence,
+            steps: steps.taken,
+            ..run.report(restored.outcome)
+        };
+        Some(
+            self.end_of_restoration(run, &permit, &snapshot, report)
+                .await,
+        )
+    }
+
+    /// Reverts, and reads back that nothing of what was put in place is left.
+    async fn restored(&self, run: &Run<'_, R>, permit: &Permit, facts: &Facts) -> Restored {
+        let found = match in_place::<R>(facts) {
+            Ok(Some(found)) => found.snapshot,
+            Ok(None) => return Restored::failed(&"there is no snapshot", false),
+            Err(error) => return Restored::failed(&error, false),
+        };
+        let work = self.work(run, permit);
+        let action = &run.target.action;
+        let mut attempt = 0;
+        let reverted = loop {
+            let reverted =
+                <R::Reversal as Reversal<R>>::revert(&self.remediation, &found, action, &work);
+            match reverted.await {
+                Err(error) if error.is_conflict() && attempt < ATTEMPTS => {
+                    tokio::time::sleep(backoff::pause(attempt + 4, &permit.run_id)).await;
+                    attempt += 1;
+                }
+                Err(error) => return Restored::failed(&error, error.is_transient()),
+                Ok(reverted) => break reverted,
+            }
+        };
+        let verified =
+            <R::Reversal as Reversal<R>>::reverted(&self.remediation, &found, action).await;
+        match verified {
+            Ok(verified) => Restored::of(&reverted, &verified),
+            Err(error) => Restored::failed(
+                &format!("what was taken back could not be read back: {error}"),
+                error.is_transient(),
+            ),
+        }
+    }
+
+    async fn end_of_restoration(
+        &self,
+        run: &Run<'_, R>,
+        permit: &Permit,
+        snapshot: &Snapshot,
+        report: Report,
+    ) -> Told {
+        let holds = matches!(report.outcome, Outcome::Applied { .. });
+        let entry = Entry {
+            kind: if holds { Kind::Reverted } else { Kind::Failed },
+            summary: report.outcome.reason().to_owned(),
+            detail: json!({"evidence": report.evidence, "taken_at": snapshot.taken_at}),
+        };
+        let end = next::End {
+            status: if holds {
+                Status::Completed
+            } else {
+                Status::Failed
+            },
+            report: &report,
+            progress: None,
+            memory: None,
+            breaker: None,
+            continues_by: None,
+            restored: holds,
+            settling: None,
+        };
+        let written = self
+            .finish(run, permit, &end, std::slice::from_ref(&entry))
+            .await;
+        match written {
+            Ok(untold) => Told {
+                untold,
+                ..Told::new(report)
+            },
+            Err(error) => Told::new(unwritten(report, &error)),
+        }
+    }
+}
+
+impl Restored {
+    fn failed(error: &dyn std::fmt::Display, retryable: bool) -> Self {
+        Self {
+            outcome: Outcome::failed(error, retryable),
+            evidence: None,
+        }
+    }
+
+    fn of<E: serde::Serialize>(reverted: &Reverted<E>, verified: &Verified) -> Self {
+        let evidence = reverted.evidence.as_ref();
+        let evidence = evidence.and_then(|evidence| value("the evidence", evidence).ok());
+        if !verified.holds {
+            let error = format!("{}, but {}", reverted.summary, verified.summary);
+            return Self {
+                evidence,
+                ..Self::failed(&error, true)
+            };
+        }
+        Self {
+            outcome: Outcome::Applied {
+                summary: format!("{}; {}", reverted.summary, verified.summary),
+            },
+            evidence,
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! Stories told by hand: orders of events that went wrong once, each with its end.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use shared::alarm::State;
+use shared::outcome::{Outcome, Overall, Rule};
+use simulation::fate::{Fate, Fates};
+use simulation::stage::{REMEDIATION, Stage};
+use simulation::world::{AlarmNow, NORMAL, OURS, World, alarm_arn, alarm_arn_in, alarm_event};
+
+const EDGE: &str = "DashboardEdge5xx";
+
+fn calm() -> World {
+    let world = World::new(Fates::new(0, BTreeSet::new()), false);
+    world.inner().rough = false;
+    world.create("thing", NORMAL, 0);
+    world.create("other", NORMAL, 0);
+    world
+}
+
+fn target(resource: &str, alarms: &[&str]) -> Value {
+    json!({
+        "name": resource,
+        "alarms": alarms,
+        "action": {
+            "resource": resource,
+            "stabilisation_seconds": 120,
+            "expires_after_seconds": 900,
+            "at_most_seconds": 2400,
+        },
+    })
+}
+
+fn document(targets: &[Value]) -> Value {
+    json!({"version": 1, "targets": targets})
+}
+
+fn is(world: &World, arn: &str, state: State) {
+    let since = world.now();
+    world
+        .inner()
+        .alarms
+        .insert(arn.to_owned(), AlarmNow { state, since });
+}
+
+fn value(world: &World, resource: &str) -> String {
+    world.inner().things[resource].value.clone()
+}
+
+async fn passes(seconds: u64) {
+    tokio::time::advance(Duration::from_secs(seconds)).await;
+}
+
+fn look() -> Value {
+    json!({"source": "aws.events", "detail-type": "Scheduled Event"})
+}
+
+/// The event of an alarm somewhere else.
+fn event_of(arn: &str, state: State, world: &World) -> Value {
+    let mut event = alarm_event(EDGE, state, world.now(), "event");
+    let mut parts = arn.split(':').skip(3);
+    event["region"] = json!(parts.next());
+    event["account"] = json!(parts.next());
+    event["resources"] = json!([arn]);
+    event
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alarm_of_another_region_is_read_there() {
+    let world = calm();
+    let stage = Stage::new(&world, false);
+    let edge = alarm_arn_in("us-east-1", EDGE);
+    stage.policy(&document(&[target("thing", &[&edge])]));
+    is(&world, &edge, State::Alarm);
+    let answer = stage
+        .send(event_of(&edge, State::Alarm, &world), "r-1")
+        .await;
+    assert_eq!(answer.unwrap().overall, Overall::Applied);
+    assert_eq!(value(&world, "thing"), OURS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namesake_where_the_function_runs_is_another_alarm() {
+    let world = calm();
+    let stage = Stage::new(&world, false);
+    let edge = alarm_arn_in("us-east-1", EDGE);
+    stage.policy(&document(&[target("thing", &[&edge])]));
+    is(&world, &edge, State::Ok);
+    is(&world, &alarm_arn(EDGE), State::Alarm);
+    let answer = stage
+        .send(event_of(&edge, State::Alarm, &world), "r-1")
+        .await
+        .unwrap();
+    assert_eq!(answer.reports[0].outcome.rule(), Some(Rule::AlarmRecovered));
+    assert_eq!(value(&world, "thing"), NORMAL);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alarm_of_another_account_is_refused_by_name() {
+    let world = calm();
+    let stage = Stage::new(&world, false);
+    let foreign = alarm_arn(EDGE).replace("123456789012", "999999999999");
+    is(&world, &alarm_arn(EDGE), State::Alarm);
+    // A bare name means the function's own account.
+    stage.policy(&document(&[target("thing", &[EDGE])]));
+    let event = event_of(&foreign, State::Alarm, &world);
+    let answer = stage.send(event.clone(), "r-1").await.unwrap();
+    assert_eq!(answer.reports[0].outcome.rule(), Some(Rule::NoTarget));
+    // Named in full, it cannot be read again.
+    stage.policy(&document(&[target("thing", &[&foreign])]));
+    let answer = stage.send(event, "r-2").await.unwrap();
+    let Outcome::Escalated { rule, reason } = &answer.reports[0].outcome else {
+        panic!("{answer:?}");
+    };
+    assert_eq!(*rule, Rule::ForeignAccount);
+    assert!(reason.contains("999999999999"), "{reason}");
+    assert_eq!(value(&world, "thing"), NORMAL);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_warm_function_sees_an_alarm_that_is_new_in_the_policy() {
+    let world = calm();
+    let stage = Stage::new(&world, false);
+    stage.policy(&document(&[target("thing", &["a1"])]));
+    is(&world, &alarm_arn("a1"), State::Alarm);
+    let event = alarm_event("a1", State::Alarm, world.now(), "event-1");
+    assert_eq!(
+        stage.send(event, "r-1").await.unwrap().overall,
+        Overall::Applied
+    );
+    passes(30).await;
+    stage.policy(&document(&[
+        target("thing", &["a1"]),
+        target("other", &["a2"]),
+    ]));
+    passes(2).await;
+    is(&world, &alarm_arn("a2"), State::Alarm);
+    let event = alarm_event("a2", State::Alarm, world.now(), "event-2");
+    assert_eq!(
+        stage.send(event, "r-2").await.unwrap().overall,
+        Overall::Applied
+    );
+    assert_eq!(value(&world, "other"), OURS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflict_is_tried_again_within_the_run_after_a_new_look() {
+    let world = calm();
+    let stage = Stage::new(&world, false);
+    stage.policy(&document(&[target("thing", &["a1"])]));
+    is(&world, &alarm_arn("a1"), State::Alarm);
+    world.inner().conflicts_to_come = 2;
+    let event = alarm_event("a1", State::Alarm, world.now(), "event-1");
+    let answer = stage.send(event, "r-1").await.unwrap();
+    assert_eq!(answer.overall, Overall::Applied, "{answer:?}");
+    assert_eq!(world.inner().conflicts_to_come, 0);
+    assert_eq!(world.inner().effects.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflict_that_stays_is_retryable() {
+    let world = calm();
+    let stage = Stage::new(&world, false);
+    stage.policy(&document(&[target("thing", &["a1"])]));
+    is(&world, &alarm_arn("a1"), State::Alarm);
+    world.inner().conflicts_to_come = 1_000;
+    let event = alarm_event("a1", State::Alarm, world.now(), "event-1");
+    let error = stage.send(event, "r-1").await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
+    assert_eq!(value(&world, "thing"), NORMAL);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_ok_waits_for_the_stabilisation_of_the_alarm_as_it_is_now() {
+    let world = calm();
+    let stage = Stage::new(&world, false);
+    stage.policy(&document(&[target("thing", &["a1", "a2"])]));
+    is(&world, &alarm_arn("a2"), State::Ok);
+    is(&world, &alarm_arn("a1"), State::Alarm);
+    let event = alarm_event("a1", State::Alarm, world.now(), "event-1");
+    assert_eq!(
+        stage.send(event, "r-1").await.unwrap().overall,
+        Overall::Applied
+    );
+    passes(60).await;
+    let ok_then = world.now();
+    passes(300).await;
+    // Since then it was in ALARM once more, and is at OK for a second.
+    is(&world, &alarm_arn("a1"), State::Ok);
+    passes(1).await;
+    let late = alarm_event("a1", State::Ok, ok_then, "event-2");
+    let answer = stage.send(late, "r-2").await.unwrap();
+    assert_eq!(answer.overall, Overall::Pending, "{answer:?}");
+    // The other alarm's return to OK counts as much as this one's.
+    is(&world, &alarm_arn("a2"), State::Ok);
+    passes(119).await;
+    stage.send(look(), "look-1").await.unwrap();
+    assert_eq!(value(&world, "thing"), OURS);
+    passes(3).await;
+    let answer = stage.send(look(), "look-2").await.unwrap();
+    assert_eq!(answer.overall, Overall::Applied, "{answer:?}");
+    assert_eq!(value(&world, "thing"), NORMAL);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dry_run_leaves_no_trace_and_takes_nothing_back_in_silence() {
+    let world = calm();
+    let stage = Stage::new(&world, false);
+    stage.policy(&document(&[target("thing", &["a1"])]));
+    is(&world, &alarm_arn("a1"), State::Alarm);
+    let event = alarm_event("a1", State::Alarm, world.now(), "event-1");
+    stage.send(event, "r-1").await.unwrap();
+    let guarded = |world: &World| {
+        let inner = world.inner();
+        let items = inner.table.iter();
+        let ours = ["history#toy-page", "record", "lease"];
+        let items = items.filter(|(key, _)| ours.contains(&key.sk.as_str()));
+        items
+            .map(|(key, item)| (key.clone(), item.clone()))
+            .collect::<Vec<_>>()
+    };
+    let before = guarded(&world);
+    let rehearsal = Stage::new(&world, true);
+    passes(70).await;
+    is(&world, &alarm_arn("a1"), State::Alarm);
+    let event = alarm_event("a1", State::Alarm, world.now(), "event-2");
+    let answer = rehearsal.send(event, "r-2").await.unwrap();
+    assert_eq!(answer.reports[0].outcome.kind(), Overall::AlreadyInPlace);
+    assert_eq!(guarded(&world), before);
+    // Beyond its term it stands, and a human is told: once now, and again in an hour.
+    is(&world, &alarm_arn("a1"), State::Ok);
+    passes(200).await;
+    for expected in [1, 0] {
+        let answer = rehearsal.send(look(), "look").await.unwrap();
+        let overdue = answer.reports.iter();
+        let overdue = overdue.filter(|report| report.outcome.rule() == Some(Rule::Overdue));
+        assert_eq!(overdue.count(), expected);
+        passes(300).await;
+    }
+    assert_eq!(value(&world, "thing"), OURS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_breaks_keeps_nothing_in_place() {
+    let world = calm();
+    let stage = Stage::new(&world, false);
+    stage.policy(&document(&[target("thing", &["a1"])]));
+    is(&world, &alarm_arn("a1"), State::Alarm);
+    let event = alarm_event("a1", State::Alarm, world.now(), "event-1");
+    stage.send(event, "r-1").await.unwrap();
+    world
+        .inner()
+        .policies
+        .insert(REMEDIATION.to_owned(), ("{".to_owned(), 9));
+    is(&world, &alarm_arn("a1"), State::Ok);
+    passes(200).await;
+    let answer = Stage::new(&world, false)
+        .send(look(), "look")
+        .await
+        .unwrap();
+    assert_eq!(answer.overall, Overall::Applied, "{answer:?}");
+    assert_eq!(value(&world, "thing"), NORMAL);
+}
+
+fn holds(world: &World, sk: &str) -> bool {
+    world.inner().table.keys().any(|key| key.sk == sk)
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_playbooks_act_the_schedule_begins_nothing_and_knows_the_incident() {
+    let world = calm();
+    let stage = Stage::orchestrated(&world);
+    stage.policy(&document(&[target("thing", &["a1"])]));
+    is(&world, &alarm_arn("a1"), State::Alarm);
+    passes(600).await;
+    stage.send(look(), "look").await.unwrap();
+    assert_eq!(value(&world, "thing"), NORMAL);
+    assert!(holds(&world, &alarm_arn("a1")), "the incident is open");
+    // Where they do not, an event that was lost for less than its age is made up for.
+    Stage::new(&world, false)
+        .send(look(), "look")
+        .await
+        .unwrap();
+    assert_eq!(value(&world, "thing"), OURS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_failed_is_ended_and_not_taken_up_once_the_policy_names_its_target_no_more() {
+    let world = calm();
+    let stage = Stage::new(&world, false);
+    stage.policy(&document(&[target("thing", &["a1"])]));
+    is(&world, &alarm_arn("a1"), State::Alarm);
+    world.inner().conflicts_to_come = 1_000;
+    let event = alarm_event("a1", State::Alarm, world.now(), "event-1");
+    stage.send(event, "r-1").await.unwrap_err();
+    assert!(holds(&world, "standing#thing"));
+    world.inner().conflicts_to_come = 0;
+    stage.policy(&document(&[target("other", &["a2"])]));
+    passes(120).await;
+    for _ in 0..3 {
+        stage.send(look(), "look").await.unwrap();
+        passes(120).await;
+    }
+    assert_eq!(value(&world, "thing"), NORMAL);
+    let inner = world.inner();
+    let record = inner.table.iter().find(|(key, _)| key.sk == "record");
+    assert_eq!(record.unwrap().1.columns["status"], "completed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_no_policy_can_be_read_nothing_new_is_begun() {
+    let world = calm();
+    let stage = Stage::new(&world, false);
+    stage.policy(&document(&[target("thing", &["a1", "a2"])]));
+    is(&world, &alarm_arn("a2"), State::Ok);
+    is(&world, &alarm_arn("a1"), State::Alarm);
+    let event = alarm_event("a1", State::Alarm, world.now(), "event-1");
+    stage.send(event, "r-1").await.unwrap();
+    assert!(world.change("thing", None, NORMAL, 0));
+    world
+        .inner()
+        .policies
+        .insert(REMEDIATION.to_owned(), ("{".to_owned(), 9));
+    is(&world, &alarm_arn("a2"), State::Alarm);
+    passes(600).await;
+    let answer = Stage::new(&world, false)
+        .send(look(), "look")
+        .await
+        .unwrap();
+    assert!(answer.reports.is_empty(), "{answer:?}");
+    assert_eq!(value(&world, "thing"), NORMAL);
+}
+
+#[test]
+fn a_fate_follows_from_its_seed_and_its_call_alone() {
+    let all = |seed| {
+        let fates = Fates::new(seed, BTreeSet::new());
+        let calls = (0..500).map(move |nth| fates.of(&format!("call {nth}")));
+        calls.collect::<Vec<_>>()
+    };
+    let rough = (0..50).find(|seed| all(*seed).iter().any(|fate| *fate != Fate::Answered));
+    let rough = rough.unwrap();
+    assert_eq!(all(rough), all(rough));
+    assert_ne!(all(rough), all(rough + 1));
+}
