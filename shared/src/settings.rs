@@ -15,6 +15,9 @@ pub const DRY_RUN: &str = "FORGEGUARD_DRY_RUN";
 /// Least severe level that is logged: `error`, `warn`, `info`, `debug` or `trace`; `info` when unset.
 pub const LOG: &str = "FORGEGUARD_LOG";
 
+/// `true` under `sam local invoke`: the AWS SAM CLI sets it for every function that it runs.
+pub const SAM_LOCAL: &str = "AWS_SAM_LOCAL";
+
 /// What the environment tells a function.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -28,6 +31,8 @@ pub struct Settings {
     pub orchestrated: bool,
     /// Whether every run stops after its plan.
     pub dry_run: bool,
+    /// Whether the function runs under `sam local invoke`, where its ARN names an account that is nobody's.
+    pub local: bool,
     /// Least severe level that is logged.
     pub log: tracing::Level,
 }
@@ -99,6 +104,7 @@ impl Settings {
                     });
                 }
             },
+            local: given(SAM_LOCAL).as_deref() == Some("true"),
             log: match given(LOG) {
                 None => tracing::Level::INFO,
                 Some(value) => value.parse().map_err(|_| SettingsError::Malformed {
@@ -128,8 +134,20 @@ mod tests {
     fn the_two_names_are_enough() {
         let settings = from(&[(LEDGER_TABLE, "ledger"), (POLICY_PARAMETER, "/p")]).unwrap();
         assert_eq!(settings.event_bus, "default");
-        assert!(!settings.dry_run);
+        assert!(!settings.dry_run && !settings.local && !settings.orchestrated);
         assert_eq!(settings.log, tracing::Level::INFO);
+    }
+
+    #[test]
+    fn a_function_knows_that_it_runs_under_sam_local_invoke() {
+        let local = |value| {
+            let names = [(LEDGER_TABLE, "ledger"), (POLICY_PARAMETER, "/p")];
+            from(&[names[0], names[1], (SAM_LOCAL, value)])
+                .unwrap()
+                .local
+        };
+        assert!(local("true"));
+        assert!(!local("false"));
     }
 
     #[test]

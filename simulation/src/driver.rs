@@ -463,6 +463,7 @@ impl Driver {
             event_bus: "default".to_owned(),
             orchestrated: remediation == "toy-approved",
             dry_run: false,
+            local: false,
             log: shared_level(),
         };
         let ledger = Ledger::new(Arc::new(door.clone()));

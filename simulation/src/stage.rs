@@ -51,6 +51,7 @@ impl Stage {
             event_bus: "default".to_owned(),
             orchestrated,
             dry_run,
+            local: false,
             log: tracing::Level::ERROR,
         };
         let ledger = Ledger::new(Arc::new(door.clone()));

@@ -73,6 +73,11 @@ impl<R: Remediation> Runtime<R> {
             None => (invocation.payload.clone(), None),
         };
         let event = alarm::parse(&trigger)?;
+        // The emulator gives each function the ARN of an account that is nobody's: there, it is at home with its alarm.
+        let home = Some(&event.alarm_arn)
+            .filter(|_| self.suite.settings.local)
+            .and_then(|arn| Home::of_function(arn))
+            .unwrap_or(home);
         let asked = Asked {
             invocation,
             home,

@@ -195,6 +195,7 @@ pub(super) fn environment(endpoint: &str) -> Vec<(&'static str, String)> {
         ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE"),
         ("AWS_SECRET_ACCESS_KEY", "bench"),
         ("AWS_LAMBDA_FUNCTION_NAME", "bench"),
+        ("AWS_SAM_LOCAL", "true"),
         ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256"),
         ("AWS_LAMBDA_FUNCTION_TIMEOUT", "900"),
         ("FORGEGUARD_LEDGER_TABLE", "forgeguard-ledger"),
