@@ -57,6 +57,15 @@ fn look() -> Value {
     json!({"source": "aws.events", "detail-type": "Scheduled Event"})
 }
 
+/// A target whose only alarm is in ALARM.
+fn thing_in_alarm() -> (World, Stage) {
+    let world = calm();
+    let stage = Stage::new(&world, false);
+    stage.policy(&document(&[target("thing", &["a1"])]));
+    is(&world, &alarm_arn("a1"), State::Alarm);
+    (world, stage)
+}
+
 /// The event of an alarm somewhere else.
 fn event_of(arn: &str, state: State, world: &World) -> Value {
     let mut event = alarm_event(EDGE, state, world.now(), "event");
@@ -121,10 +130,7 @@ async fn an_alarm_of_another_account_is_refused_by_name() {
 
 #[tokio::test(start_paused = true)]
 async fn a_warm_function_sees_an_alarm_that_is_new_in_the_policy() {
-    let world = calm();
-    let stage = Stage::new(&world, false);
-    stage.policy(&document(&[target("thing", &["a1"])]));
-    is(&world, &alarm_arn("a1"), State::Alarm);
+    let (world, stage) = thing_in_alarm();
     let event = alarm_event("a1", State::Alarm, world.now(), "event-1");
     assert_eq!(
         stage.send(event, "r-1").await.unwrap().overall,
@@ -147,10 +153,7 @@ async fn a_warm_function_sees_an_alarm_that_is_new_in_the_policy() {
 
 #[tokio::test(start_paused = true)]
 async fn a_conflict_is_tried_again_within_the_run_after_a_new_look() {
-    let world = calm();
-    let stage = Stage::new(&world, false);
-    stage.policy(&document(&[target("thing", &["a1"])]));
-    is(&world, &alarm_arn("a1"), State::Alarm);
+    let (world, stage) = thing_in_alarm();
     world.inner().conflicts_to_come = 2;
     let event = alarm_event("a1", State::Alarm, world.now(), "event-1");
     let answer = stage.send(event, "r-1").await.unwrap();
@@ -161,10 +164,7 @@ async fn a_conflict_is_tried_again_within_the_run_after_a_new_look() {
 
 #[tokio::test(start_paused = true)]
 async fn a_conflict_that_stays_is_retryable() {
-    let world = calm();
-    let stage = Stage::new(&world, false);
-    stage.policy(&document(&[target("thing", &["a1"])]));
-    is(&world, &alarm_arn("a1"), State::Alarm);
+    let (world, stage) = thing_in_alarm();
     world.inner().conflicts_to_come = 1_000;
     let event = alarm_event("a1", State::Alarm, world.now(), "event-1");
     let error = stage.send(event, "r-1").await.unwrap_err();
@@ -206,10 +206,7 @@ async fn a_late_ok_waits_for_the_stabilisation_of_the_alarm_as_it_is_now() {
 
 #[tokio::test(start_paused = true)]
 async fn a_dry_run_leaves_no_trace_and_takes_nothing_back_in_silence() {
-    let world = calm();
-    let stage = Stage::new(&world, false);
-    stage.policy(&document(&[target("thing", &["a1"])]));
-    is(&world, &alarm_arn("a1"), State::Alarm);
+    let (world, stage) = thing_in_alarm();
     let event = alarm_event("a1", State::Alarm, world.now(), "event-1");
     stage.send(event, "r-1").await.unwrap();
     let guarded = |world: &World| {
@@ -244,10 +241,7 @@ async fn a_dry_run_leaves_no_trace_and_takes_nothing_back_in_silence() {
 
 #[tokio::test(start_paused = true)]
 async fn a_policy_that_breaks_keeps_nothing_in_place() {
-    let world = calm();
-    let stage = Stage::new(&world, false);
-    stage.policy(&document(&[target("thing", &["a1"])]));
-    is(&world, &alarm_arn("a1"), State::Alarm);
+    let (world, stage) = thing_in_alarm();
     let event = alarm_event("a1", State::Alarm, world.now(), "event-1");
     stage.send(event, "r-1").await.unwrap();
     world
@@ -288,10 +282,7 @@ async fn where_playbooks_act_the_schedule_begins_nothing_and_knows_the_incident(
 
 #[tokio::test(start_paused = true)]
 async fn a_run_that_failed_is_ended_and_not_taken_up_once_the_policy_names_its_target_no_more() {
-    let world = calm();
-    let stage = Stage::new(&world, false);
-    stage.policy(&document(&[target("thing", &["a1"])]));
-    is(&world, &alarm_arn("a1"), State::Alarm);
+    let (world, stage) = thing_in_alarm();
     world.inner().conflicts_to_come = 1_000;
     let event = alarm_event("a1", State::Alarm, world.now(), "event-1");
     stage.send(event, "r-1").await.unwrap_err();

@@ -28,6 +28,21 @@ pub(super) struct Claiming<'a> {
     pub(super) approved_by: Option<&'a str>,
 }
 
+impl<'a> Claiming<'a> {
+    /// A claim for which nothing was observed anew, and which takes no snapshot.
+    pub(super) fn of(facts: &'a Facts, grounds: &'a Grounds, plan: &'a Value) -> Self {
+        Self {
+            facts,
+            grounds,
+            plan,
+            observed: &Value::Null,
+            snapshot: None,
+            reverts: false,
+            approved_by: None,
+        }
+    }
+}
+
 /// The end of a claim, as the run sees it.
 pub(super) enum Claimed {
     Granted(Box<Permit>),

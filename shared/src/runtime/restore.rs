@@ -41,13 +41,8 @@ impl<R: Remediation> Runtime<R> {
         let snapshot = facts.snapshot()?.clone();
         let plan = json!({"restore": snapshot.state, "taken_at": snapshot.taken_at});
         let claiming = Claiming {
-            facts,
-            grounds,
-            plan: &plan,
-            observed: &Value::Null,
-            snapshot: None,
             reverts: true,
-            approved_by: None,
+            ..Claiming::of(facts, grounds, &plan)
         };
         let permit = match self.claim(run, &claiming, reads).await {
             Claimed::Granted(permit) => permit,

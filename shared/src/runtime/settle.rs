@@ -62,15 +62,7 @@ impl<R: Remediation> Runtime<R> {
             return Some(Told::new(report));
         }
         let plan = plan.map_or(Value::Null, |(settling, _)| settling.plan.clone());
-        let claiming = Claiming {
-            facts,
-            grounds,
-            plan: &plan,
-            observed: &Value::Null,
-            snapshot: None,
-            reverts: false,
-            approved_by: None,
-        };
+        let claiming = Claiming::of(facts, grounds, &plan);
         let permit = match self.claim(run, &claiming, reads).await {
             Claimed::Granted(permit) => permit,
             Claimed::Overtaken => return None,
