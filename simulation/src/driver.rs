@@ -82,7 +82,8 @@ pub fn play(play: &Play) -> Result<Ended, Error> {
         .start_paused(true)
         .build()
         .map_err(Error::Runtime)?;
-    Ok(runtime.block_on(Driver::new(play).run()))
+    // The world is made inside, where the time is the paused one: the true time of its beginning would differ each time.
+    Ok(runtime.block_on(async { Driver::new(play).run().await }))
 }
 
 type Answer = Result<Response, RunError>;

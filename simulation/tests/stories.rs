@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use shared::alarm::State;
 use shared::outcome::{Outcome, Overall, Rule};
+use simulation::driver::{Play, play};
 use simulation::fate::{Fate, Fates};
 use simulation::stage::{REMEDIATION, Stage};
 use simulation::world::{AlarmNow, NORMAL, OURS, World, alarm_arn, alarm_arn_in, alarm_event};
@@ -335,4 +336,20 @@ fn a_fate_follows_from_its_seed_and_its_call_alone() {
     let rough = rough.unwrap();
     assert_eq!(all(rough), all(rough));
     assert_ne!(all(rough), all(rough + 1));
+}
+
+#[test]
+fn a_seed_plays_the_same_again() {
+    for seed in 0..20 {
+        let told = || {
+            let tells = Play {
+                tells: true,
+                ..Play::of(seed)
+            };
+            play(&tells).unwrap().story
+        };
+        let story = told();
+        assert!(!story.is_empty(), "{seed}");
+        assert_eq!(told(), story, "{seed}");
+    }
 }
