@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::fate::{Fates, draw};
 use crate::invariants::{self, Invariant, Target, Violation};
 use crate::script::{Happening, HumanTouch, Script};
+use crate::stage::settings;
 use crate::store::Door;
 use crate::toys::page::Page;
 use crate::toys::replay::Replay;
@@ -77,13 +78,18 @@ pub struct Ended {
 
 /// Plays a world.
 pub fn play(play: &Play) -> Result<Ended, Error> {
+    paused(async { Driver::new(play).run().await })
+}
+
+/// Plays a story whose time stands still unless it waits. The world is made inside of it: elsewhere, the true time of
+/// its beginning would make every play another.
+pub(crate) fn paused<T>(story: impl Future<Output = T>) -> Result<T, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .map_err(Error::Runtime)?;
-    // The world is made inside, where the time is the paused one: the true time of its beginning would differ each time.
-    Ok(runtime.block_on(async { Driver::new(play).run().await }))
+    Ok(runtime.block_on(story))
 }
 
 type Answer = Result<Response, RunError>;
@@ -274,14 +280,7 @@ impl Driver {
         } else {
             Script::policy(&self.targets, remediation).to_string()
         };
-        let mut inner = self.world.inner();
-        let version = inner
-            .policies
-            .get(remediation)
-            .map_or(1, |(_, version)| version + 1);
-        inner
-            .policies
-            .insert(remediation.to_owned(), (text, version));
+        self.world.publish(remediation, text);
     }
 
     fn happens(&mut self, happening: Happening) {
@@ -459,13 +458,8 @@ impl Driver {
         let clock = Clock::reading(move || world.now() + skew);
         let door = Door::new(self.world.clone());
         let settings = Settings {
-            ledger_table: "ledger".to_owned(),
-            policy_parameter: remediation.to_owned(),
-            event_bus: "default".to_owned(),
             orchestrated: remediation == "toy-approved",
-            dry_run: false,
-            local: false,
-            log: shared_level(),
+            ..settings(remediation)
         };
         let ledger = Ledger::new(Arc::new(door.clone()));
         let suite = Suite::of(settings, clock.clone(), ledger, Arc::new(door.clone()));
@@ -744,8 +738,4 @@ fn told(answer: &Answer) -> String {
         Err(RunError::Failed { response, .. }) => format!("failed: {}", outcomes(response)),
         Err(error) => format!("error: {error}"),
     }
-}
-
-fn shared_level() -> tracing::Level {
-    tracing::Level::ERROR
 }

@@ -19,6 +19,19 @@ pub const REMEDIATION: &str = "toy-page";
 /// Lambda's time limit, in seconds.
 const TIMEOUT: i64 = 60;
 
+/// What the environment of a toy's function says, unless a story wants it otherwise.
+pub(crate) fn settings(remediation: &str) -> Settings {
+    Settings {
+        ledger_table: "ledger".to_owned(),
+        policy_parameter: remediation.to_owned(),
+        event_bus: "default".to_owned(),
+        orchestrated: false,
+        dry_run: false,
+        local: false,
+        log: tracing::Level::ERROR,
+    }
+}
+
 /// One instance of a function, warm from its first call on.
 pub struct Stage {
     /// The world.
@@ -46,13 +59,9 @@ impl Stage {
         let told = world.clone();
         let clock = Clock::reading(move || told.now());
         let settings = Settings {
-            ledger_table: "ledger".to_owned(),
-            policy_parameter: REMEDIATION.to_owned(),
-            event_bus: "default".to_owned(),
             orchestrated,
             dry_run,
-            local: false,
-            log: tracing::Level::ERROR,
+            ..settings(REMEDIATION)
         };
         let ledger = Ledger::new(Arc::new(door.clone()));
         let suite = Suite::of(settings, clock.clone(), ledger, Arc::new(door.clone()));
@@ -66,14 +75,7 @@ impl Stage {
 
     /// Puts a policy document in force.
     pub fn policy(&self, document: &Value) {
-        let mut inner = self.world.inner();
-        let version = inner
-            .policies
-            .get(REMEDIATION)
-            .map_or(1, |(_, version)| version + 1);
-        inner
-            .policies
-            .insert(REMEDIATION.to_owned(), (document.to_string(), version));
+        self.world.publish(REMEDIATION, document.to_string());
     }
 
     /// Invokes the function.

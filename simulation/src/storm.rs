@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use shared::alarm::State;
 use tokio::task::JoinSet;
 
+use crate::driver::paused;
 use crate::error::Error;
 use crate::fate::Fates;
 use crate::invariants::Target;
@@ -59,7 +60,7 @@ impl Weathered {
 
 /// One alarm on so many targets: what is not acted on in the first invocation's time is due, and none is lost.
 pub fn one_alarm(targets: usize) -> Result<Weathered, Error> {
-    played(async move {
+    paused(async move {
         let storm = Storm::new(targets, 1);
         storm.alarm("a1");
         let payload = alarm_event("a1", State::Alarm, storm.world.now(), "event-1");
@@ -72,7 +73,7 @@ pub fn one_alarm(targets: usize) -> Result<Weathered, Error> {
 
 /// So many alarms within half a second, each on a target of its own: `DescribeAlarms` allows nine calls a second.
 pub fn many_alarms(alarms: usize) -> Result<Weathered, Error> {
-    played(async move {
+    paused(async move {
         let storm = Arc::new(Storm::new(alarms, alarms));
         let began = storm.world.now();
         let mut flying = JoinSet::new();
@@ -96,15 +97,6 @@ pub fn many_alarms(alarms: usize) -> Result<Weathered, Error> {
     })
 }
 
-fn played<T: Send + 'static>(story: impl Future<Output = T>) -> Result<T, Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .map_err(Error::Runtime)?;
-    Ok(runtime.block_on(story))
-}
-
 struct Storm {
     world: World,
     targets: usize,
@@ -126,10 +118,7 @@ impl Storm {
             world.create(&target.resource, "normal", 0);
         }
         let policy = Script::policy(&all, REMEDIATION).to_string();
-        world
-            .inner()
-            .policies
-            .insert(REMEDIATION.to_owned(), (policy, 1));
+        world.publish(REMEDIATION, policy);
         Self { world, targets }
     }
 

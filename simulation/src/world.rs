@@ -595,6 +595,18 @@ impl World {
         true
     }
 
+    /// Puts a policy document in force, as the next version of the remediation's.
+    pub fn publish(&self, remediation: &str, text: String) {
+        let mut inner = self.inner();
+        let version = inner
+            .policies
+            .get(remediation)
+            .map_or(1, |(_, version)| version + 1);
+        inner
+            .policies
+            .insert(remediation.to_owned(), (text, version));
+    }
+
     /// Puts a thing into the world.
     pub fn create(&self, resource: &str, value: &str, messages: u32) {
         let now = self.now();
