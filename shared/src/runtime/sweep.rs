@@ -144,8 +144,6 @@ impl<R: Remediation> Runtime<R> {
 
     /// Does what is due for one target.
     async fn tend(&self, look: &Look<'_, R::Action>, tended: &Tended<R::Action>) -> Vec<Report> {
-        let target = &tended.target;
-        let resource = target.action.resource();
         let in_alarm: Vec<(&String, LiveAlarm)> = tended
             .alarms
             .iter()
@@ -157,11 +155,9 @@ impl<R: Remediation> Runtime<R> {
         let mut reports = Vec::new();
         if self.suite.settings.dry_run {
             // It neither acts nor learns; what stands for too long is told all the same.
-            let facts = match self.suite.ledger.look(R::NAME, resource).await {
+            let facts = match self.facts_of(tended).await {
                 Ok(facts) => facts,
-                Err(error) => {
-                    return vec![Self::target_failed(tended, &error, error.is_transient())];
-                }
+                Err(failed) => return vec![*failed],
             };
             return self
                 .stand_by(look, tended, &facts)
@@ -174,11 +170,9 @@ impl<R: Remediation> Runtime<R> {
         }
         let learns = R::Learning::observes() && tended.listed;
         if tended.standing || learns {
-            let facts = match self.suite.ledger.look(R::NAME, resource).await {
+            let facts = match self.facts_of(tended).await {
                 Ok(facts) => facts,
-                Err(error) => {
-                    return vec![Self::target_failed(tended, &error, error.is_transient())];
-                }
+                Err(failed) => return vec![*failed],
             };
             let now = self.suite.clock.now();
             if duty::is_held(&facts, now) {
@@ -190,7 +184,7 @@ impl<R: Remediation> Runtime<R> {
                 return vec![report];
             }
             if learns && calm {
-                self.learn(target, &facts).await;
+                self.learn(&tended.target, &facts).await;
             }
         }
         for (arn, live) in in_alarm.into_iter().filter(|_| acts) {
@@ -206,6 +200,12 @@ impl<R: Remediation> Runtime<R> {
             reports.extend(self.on_behalf(look, tended, &event, transition).await);
         }
         reports
+    }
+
+    async fn facts_of(&self, tended: &Tended<R::Action>) -> Result<Facts, Box<Report>> {
+        let resource = tended.target.action.resource();
+        let facts = self.suite.ledger.look(R::NAME, resource).await;
+        facts.map_err(|error| Box::new(Self::target_failed(tended, &error, error.is_transient())))
     }
 
     /// Does what is due for what stands on a target.

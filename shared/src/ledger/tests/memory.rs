@@ -17,6 +17,7 @@ use crate::ledger::store::{Change, Item, Key, Store, TRANSACTION, Transacted, Wr
 use crate::ledger::timeline::{self, Entry};
 use crate::ledger::write::Claim;
 use crate::ledger::{Ledger, LedgerError};
+use crate::outcome::Report;
 
 /// How a transaction is answered.
 #[derive(Debug, Clone, Copy)]
@@ -183,6 +184,23 @@ pub(super) fn entry(kind: timeline::Kind, summary: &str) -> Entry {
 /// The incident that all lines of these tests go to.
 pub(super) const INCIDENT: &str = "inc-1";
 
+fn commit<'a>(
+    place: &'a Place<'_>,
+    before: &'a Facts,
+    after: &'a Facts,
+    entries: &'a [Entry],
+    told: Option<&'a Report>,
+) -> Commit<'a> {
+    Commit {
+        place,
+        before,
+        after,
+        incident_id: INCIDENT,
+        entries,
+        told,
+    }
+}
+
 /// Asks for a claim on these facts; `None` when another was first.
 pub(super) async fn claim_on(
     ledger: &Ledger,
@@ -193,14 +211,7 @@ pub(super) async fn claim_on(
 ) -> Result<Option<Box<Permit>>, LedgerError> {
     let after = scene::claimed(facts, place, claiming, second);
     let entries = [entry(timeline::Kind::Claimed, "claimed")];
-    let commit = Commit {
-        place,
-        before: facts,
-        after: &after,
-        incident_id: INCIDENT,
-        entries: &entries,
-        told: None,
-    };
+    let commit = commit(place, facts, &after, &entries, None);
     let held_until = at(second + 60);
     match ledger.claim(&commit, false, held_until, at(second)).await? {
         Claim::Granted(permit) => Ok(Some(permit)),
@@ -226,14 +237,7 @@ pub(super) async fn finish(
     let before = permit.facts();
     let after = next::finished(&before, place.event, end, at(second));
     let entries = [entry(timeline::Kind::Applied, "done")];
-    let commit = Commit {
-        place,
-        before: &before,
-        after: &after,
-        incident_id: INCIDENT,
-        entries: &entries,
-        told: Some(end.report),
-    };
+    let commit = commit(place, &before, &after, &entries, Some(end.report));
     ledger.finish(permit, &commit, at(second)).await
 }
 
@@ -247,14 +251,7 @@ pub(super) async fn withdraw(
 ) -> Result<Option<UntoldKey>, LedgerError> {
     let claimed = permit.facts();
     let after = next::withdrawn(&claimed, before, at(second));
-    let commit = Commit {
-        place,
-        before: &claimed,
-        after: &after,
-        incident_id: INCIDENT,
-        entries: &[],
-        told: None,
-    };
+    let commit = commit(place, &claimed, &after, &[], None);
     ledger.finish(permit, &commit, at(second)).await
 }
 
@@ -268,13 +265,6 @@ pub(super) async fn refuse_on(
 ) -> Result<Option<Option<UntoldKey>>, LedgerError> {
     let after = next::refused(facts, place, why, at(second));
     let entries = [entry(timeline::Kind::Skipped, "refused")];
-    let commit = Commit {
-        place,
-        before: facts,
-        after: &after,
-        incident_id: INCIDENT,
-        entries: &entries,
-        told: None,
-    };
+    let commit = commit(place, facts, &after, &entries, None);
     ledger.commit(&commit, at(second)).await
 }
