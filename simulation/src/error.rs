@@ -49,7 +49,7 @@ pub enum Error {
         /// How often it has to be.
         least: u64,
     },
-    /// Mutations that no seed noticed.
-    #[error("no seed noticed these mutations: {0}")]
+    /// Mutations that nothing noticed.
+    #[error("nothing noticed these mutations: {0}")]
     Unnoticed(String),
 }

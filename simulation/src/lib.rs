@@ -12,6 +12,7 @@ pub mod error;
 pub mod fate;
 pub mod invariants;
 pub mod mutants;
+pub mod mutations;
 pub mod outside;
 pub mod script;
 pub mod shrink;

@@ -79,6 +79,48 @@ async fn of_two_claims_on_the_same_facts_one_succeeds() {
 }
 
 #[tokio::test]
+async fn what_was_renewed_since_it_was_read_is_not_claimed_for_its_restoration() {
+    let (ledger, _) = ledger();
+    let event = event("High", State::Alarm, 0);
+    let asks = place(&event, "req-1");
+    let kept = snapshot(&event, 10);
+    let claiming = Claiming {
+        snapshot: Some(&kept),
+        ..Claiming::default()
+    };
+    let empty = ledger.facts(&asks).await.unwrap();
+    let permit = claim_on(&ledger, &empty, &asks, &claiming, 10).await;
+    let done = applied();
+    let permit = permit.unwrap().unwrap();
+    finish(&ledger, &permit, &asks, &end(Status::Completed, &done), 20)
+        .await
+        .unwrap();
+    let restores = Place {
+        transition: items::restoration(&kept),
+        ..place(&event, "req-2")
+    };
+    let read = ledger.facts(&restores).await.unwrap();
+    // Another look keeps it for longer; nobody holds the target for that.
+    let mut renewed = read.clone();
+    let standing = renewed.standing.as_mut().unwrap();
+    standing.version += 1;
+    standing.snapshot.as_mut().unwrap().expires_at = Some(at(900));
+    let commit = Commit {
+        place: &restores,
+        before: &read,
+        after: &renewed,
+        incident_id: INCIDENT,
+        entries: &[],
+        told: None,
+    };
+    assert!(ledger.commit(&commit, at(30)).await.unwrap().is_some());
+    let late = claim_on(&ledger, &read, &restores, &Claiming::default(), 31).await;
+    assert!(late.unwrap().is_none());
+    let again = claim_on(&ledger, &renewed, &restores, &Claiming::default(), 32).await;
+    assert!(again.unwrap().is_some());
+}
+
+#[tokio::test]
 async fn a_claim_that_is_given_back_leaves_the_target_to_the_next() {
     let (ledger, _) = ledger();
     let event = event("High", State::Alarm, 0);

@@ -65,6 +65,20 @@ async fn whoever_meets_others_waits_between_the_tries_and_succeeds_at_last() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn two_that_met_do_not_come_back_at_the_same_moment() {
+    let mut took = Vec::new();
+    for request in ["req-1", "req-2"] {
+        let (ledger, table) = ledger();
+        let event = event("High", State::Alarm, 0);
+        table.answers([Answer::Conflicted]);
+        let began = Instant::now();
+        claim(&ledger, &place(&event, request), 10).await;
+        took.push(began.elapsed());
+    }
+    assert_ne!(took[0], took[1]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_claim_whose_answer_was_lost_is_granted_and_made_once() {
     for answers in [
         vec![Answer::Throttled],
