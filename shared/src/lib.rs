@@ -20,6 +20,7 @@ pub mod policy;
 pub mod remediation;
 pub mod runtime;
 pub mod schema;
+pub mod sdk;
 #[cfg(doctest)]
 mod seal;
 pub mod settings;

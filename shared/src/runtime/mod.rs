@@ -36,5 +36,5 @@ mod tell;
 pub use engine::Runtime;
 pub use error::{RunError, StartError};
 pub use invocation::Invocation;
-pub use start::{run, sdk_config};
+pub use start::run;
 pub use suite::Suite;

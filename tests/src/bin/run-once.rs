@@ -14,7 +14,8 @@ use lambda_runtime::Diagnostic;
 use serde_json::{Value, json};
 use shared::clock::Clock;
 use shared::remediation::Remediation;
-use shared::runtime::{Invocation, Runtime, Suite, sdk_config};
+use shared::runtime::{Invocation, Runtime, Suite};
+use shared::sdk::sdk_config;
 use shared::settings::Settings;
 
 #[tokio::main(flavor = "current_thread")]
@@ -90,7 +91,7 @@ async fn handle<R: Remediation>(
 ) -> Result<std::result::Result<Value, Diagnostic>> {
     let settings = Settings::from_environment()?;
     shared::telemetry::start(settings.log);
-    let config = sdk_config().await;
+    let config = sdk_config();
     let runtime = Runtime::new(Suite::new(settings, clock, &config), build(&config));
     match Box::pin(runtime.handle(invocation)).await {
         Ok(response) => serde_json::to_value(response)
