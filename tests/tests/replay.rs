@@ -510,17 +510,33 @@ async fn an_event_whose_invocation_failed_is_invoked_again() -> Result {
         let mut case = Case::new(world, Kind::Standard, RUN_ONCE).await?;
         case.set("destinations", json!([{"arn": FUNCTION}])).await?;
         case.set("default_destination", json!(FUNCTION)).await?;
-        let failed = |n: usize| {
-            Seed::new(json!({"order": n}).to_string())
-                .with(
-                    "RequestID",
-                    Attribute::text("String", format!("request-{n}")),
-                )
+        // Numbers that no float holds, and spaces, are the event's own.
+        let event = |n: usize| format!(r#"{{"order": {n},  "price": 12345678901234567890.10}}"#);
+        let request = |n: usize| format!("00000000-0000-4000-8000-{n:012}");
+        let dead_letter = |n: usize| {
+            Seed::new(event(n))
+                .with("RequestID", Attribute::text("String", request(n)))
                 .with("ErrorCode", Attribute::text("Number", "200"))
                 .with("ErrorMessage", Attribute::text("String", "out of stock"))
         };
+        let record = |n: usize| {
+            Seed::new(format!(
+                r#"{{"version":"1.0","requestContext":{{"requestId":"{}","functionArn":"{FUNCTION}:$LATEST","condition":"RetriesExhausted","approximateInvokeCount":3}},"requestPayload":{},"responsePayload":{{"errorType":"Timeout","errorMessage":"after 3.00 s"}}}}"#,
+                request(n),
+                event(n)
+            ))
+        };
+        let failed = |n: usize| if n.is_multiple_of(2) { dead_letter(n) } else { record(n) };
         let seeds: Vec<Seed> = (0..23).map(failed).collect();
         world.seed(&case.ingestion.dlq, &seeds).await?;
+        let offsets = Seed::new(
+            json!({
+                "requestContext": {"functionArn": FUNCTION, "condition": "RetryAttemptsExhausted"},
+                "KafkaBatchInfo": {"recordsInfo": {"readings-0": {"firstRecordOffset": "4711", "lastRecordOffset": "5210"}}},
+            })
+            .to_string(),
+        );
+        world.seed(&case.ingestion.dlq, std::slice::from_ref(&offsets)).await?;
         let proxy = case.proxy().await?;
         let taken = Fault::Reply(Reply::success(202, ""));
         proxy.inject(
@@ -536,9 +552,13 @@ async fn an_event_whose_invocation_failed_is_invoked_again() -> Result {
             .map(|entry| String::from_utf8_lossy(&entry.call.body).into_owned())
             .collect();
         invoked.sort();
-        let mut expected: Vec<String> = seeds.into_iter().map(|seed| seed.body).collect();
+        let mut expected: Vec<String> = (0..23).map(event).collect();
         expected.sort();
         assert_eq!(invoked, expected);
+        let quarantined = told(&report)?.quarantined;
+        assert_eq!(quarantined.get("no_payload"), Some(&1), "{report}");
+        let kept = world.drain(&case.ingestion.quarantine).await?;
+        assert_eq!(kept.iter().map(|kept| kept.body.as_str()).collect::<Vec<_>>(), [&offsets.body]);
         for entry in proxy.calls("lambda:Invoke") {
             let kind = entry.call.headers.get("x-amz-invocation-type");
             assert_eq!(kind.and_then(|kind| kind.to_str().ok()), Some("Event"));
@@ -549,7 +569,9 @@ async fn an_event_whose_invocation_failed_is_invoked_again() -> Result {
             .find(|line| line["kind"] == "failures")
             .during("the failures")?;
         let summary = failures["summary"].as_str().unwrap_or_default();
-        assert!(summary.contains("23 times 200 out of stock"), "{summary}");
+        for told in ["12 times 200 out of stock", "11 times Timeout after # s"] {
+            assert!(summary.contains(told), "{summary}");
+        }
         assert_eq!(world.depth(&case.ingestion.dlq).await?.total(), 0);
         Ok(())
     })

@@ -24,6 +24,9 @@ pub struct Account {
     pub removed_after_earlier_delivery: u64,
     /// Messages delivered whose removal failed. They are removed when they are seen again.
     pub delivered_but_not_removed: u64,
+    /// Messages to be delivered of which only a pointer to S3 was seen: neither schema nor filter looked into them.
+    #[serde(default)]
+    pub not_looked_into: u64,
 }
 
 /// An account whose sums differ: a defect of this program, never of a queue.
@@ -82,6 +85,13 @@ impl Account {
                 text,
                 ", of which {} may have been delivered twice",
                 self.possible_duplicates
+            );
+        }
+        if self.not_looked_into > 0 {
+            let _ = write!(
+                text,
+                "; {} point to payloads in S3 that were not looked into",
+                self.not_looked_into
             );
         }
         text

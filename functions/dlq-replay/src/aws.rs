@@ -17,7 +17,7 @@ use shared::remediation::Clearance;
 use crate::error::ReplayError;
 use crate::message::InHand;
 use crate::plan::{Observed, Queue, Reached};
-use crate::policy::Replay;
+use crate::policy::{Replay, is_fifo};
 
 /// How far back a consumer's errors are counted.
 const ERROR_WINDOW: TimeDelta = TimeDelta::minutes(5);
@@ -194,7 +194,7 @@ impl Aws {
             .messages
             .unwrap_or_default()
             .into_iter()
-            .filter_map(InHand::from_sqs)
+            .filter_map(|message| InHand::from_sqs(message, is_fifo(queue)))
             .collect())
     }
 

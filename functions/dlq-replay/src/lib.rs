@@ -1,12 +1,14 @@
 //! Replays a dead-letter queue: every message goes back to where it came from, to the quarantine, or stays.
 //!
 //! The story of a run: [`aws`] observes the queues, [`plan`] decides, [`replay`] carries the plan out
-//! under the guard's permit, message by message as [`message`] judges them, as fast as [`pace`] allows,
-//! and [`account`] shows that nothing was lost.
+//! under the guard's permit, message by message as [`envelope`] opens and [`judge`] judges them, as fast as [`pace`]
+//! allows, and [`account`] shows that nothing was lost.
 
 pub mod account;
 pub mod aws;
+pub mod envelope;
 pub mod error;
+pub mod judge;
 pub mod message;
 pub mod pace;
 pub mod plan;
@@ -29,7 +31,7 @@ use crate::aws::Aws;
 use crate::error::ReplayError;
 use crate::plan::{Observed, Plan};
 use crate::policy::Replay;
-use crate::replay::{Failures, Memory, Progress};
+use crate::replay::{Groups, Memory, Progress};
 
 /// The remediation's name.
 pub const NAME: &str = "dlq-replay";
@@ -55,8 +57,8 @@ impl DlqReplay {
 pub struct Evidence {
     /// Where the messages went.
     pub account: Account,
-    /// Why asynchronous invocations had failed whose events were among them.
-    pub failures: Failures,
+    /// Why the messages had failed, and whom they were for.
+    pub groups: Groups,
     /// When the round ended.
     pub ended_at: DateTime<Utc>,
 }

@@ -7,12 +7,13 @@ use aws_sdk_sqs::types::{
     MessageSystemAttributeNameForSends, MessageSystemAttributeValue, SendMessageBatchRequestEntry,
 };
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::arn::Arn;
 
-use crate::error::ReplayError;
+use crate::envelope::{self, Envelope};
 use crate::plan::{Plan, Route};
-use crate::policy::{Filter, is_fifo};
+use crate::policy::is_fifo;
 
 /// The message attribute that tells how often a message was replayed, and by which run last:
 /// a decimal count, a space, and the run's id.
@@ -21,6 +22,15 @@ pub const MARK: &str = "ForgeguardReplay";
 pub const QUARANTINED: &str = "ForgeguardQuarantine";
 /// SQS takes at most ten attributes a message (Amazon SQS Developer Guide, "Message quotas").
 pub const MAX_ATTRIBUTES: usize = 10;
+
+/// How often a message was replayed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replays {
+    /// How often.
+    pub count: u32,
+    /// By which run last.
+    pub run: String,
+}
 
 /// A message in hand.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,12 +54,15 @@ pub struct InHand {
     pub group: Option<String>,
     /// The root of its X-Ray trace. The lineage after it would make Lambda count our replay as a loop.
     pub trace_root: Option<String>,
+    /// What AWS put around its payload.
+    pub envelope: Envelope,
 }
 
 impl InHand {
-    /// Takes a received message; `None` for one without id, receipt or body, which SQS does not send.
+    /// Takes a message received from a queue, which is `fifo` or not; `None` for one without id, receipt or body, which
+    /// SQS does not send.
     #[must_use]
-    pub fn from_sqs(message: Message) -> Option<Self> {
+    pub fn from_sqs(message: Message, fifo: bool) -> Option<Self> {
         let system = |name: System| message.attributes().and_then(|all| all.get(&name)).cloned();
         let sent_at = system(System::SentTimestamp)
             .and_then(|millis| millis.parse().ok())
@@ -62,36 +75,38 @@ impl InHand {
         let trace_root = system(System::AwsTraceHeader)
             .as_deref()
             .and_then(trace_root);
+        let body = message.body?;
+        let attributes = message.message_attributes.unwrap_or_default();
+        let envelope = Envelope::of(&body, &attributes, origin.as_deref(), fifo);
         Some(Self {
             id: message.message_id?,
             receipt: message.receipt_handle?,
-            body: message.body?,
-            attributes: message.message_attributes.unwrap_or_default(),
+            body,
+            attributes,
             sent_at,
             receive_count,
             origin,
             group,
             trace_root,
+            envelope,
         })
     }
 
     /// How often it was replayed, and by which run last, as its mark tells.
     #[must_use]
-    pub fn mark(&self) -> Option<(u32, &str)> {
+    pub fn mark(&self) -> Option<Replays> {
         let (count, run) = self.attributes.get(MARK)?.string_value()?.split_once(' ')?;
-        Some((count.parse().ok()?, run))
+        Some(Replays {
+            count: count.parse().ok()?,
+            run: run.to_owned(),
+        })
     }
 
-    /// The request that failed, when a function's asynchronous invocation put the message here.
-    #[must_use]
-    pub fn failed_request(&self) -> Option<&str> {
-        self.text("RequestID")
-    }
-
-    /// The key under which the ledger counts its replays, where it does.
+    /// The key under which the ledger counts its replays, where it does: what followed the message through its last
+    /// replay, which is the request of an invocation or the id of a message.
     #[must_use]
     pub fn ledger_key(&self) -> &str {
-        self.failed_request().unwrap_or(&self.id)
+        self.envelope.request.as_deref().unwrap_or(&self.id)
     }
 
     /// The text of a message attribute.
@@ -105,12 +120,14 @@ impl InHand {
     /// Its size as SQS counts it: body, and each attribute's name, type and value.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.body.len()
-            + self
-                .attributes
-                .iter()
-                .map(|(name, value)| attribute_bytes(name, value))
-                .sum::<usize>()
+        self.body.len() + self.attribute_bytes()
+    }
+
+    pub(crate) fn attribute_bytes(&self) -> usize {
+        self.attributes
+            .iter()
+            .map(|(name, value)| attribute_bytes(name, value))
+            .sum::<usize>()
     }
 
     /// Whether its attributes have room for one more of this size.
@@ -124,6 +141,18 @@ impl InHand {
         }
         self.attributes.len() < MAX_ATTRIBUTES
             && self.bytes() + name.len() + "String".len() + value.len() <= max_bytes
+    }
+
+    /// The text that a schema or a filter is about.
+    #[must_use]
+    pub fn judged(&self) -> &str {
+        self.envelope.judged(&self.body)
+    }
+
+    /// Whether its payload is there to be looked into: neither missing nor in S3.
+    #[must_use]
+    pub fn is_looked_into(&self) -> bool {
+        self.envelope.holds_payload() && !envelope::points_elsewhere(self.judged())
     }
 
     /// Whether the ledger, not the message, counts its replays: it has no mark and no room for one.
@@ -150,209 +179,6 @@ fn trace_root(header: &str) -> Option<String> {
         .map(str::trim)
         .find(|field| field.starts_with("Root="))
         .map(str::to_owned)
-}
-
-/// Why a message is quarantined.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Poison {
-    /// It was replayed as often as the policy allows, and came back.
-    ReplayedTooOften,
-    /// Its body is not what the destination reads.
-    Undecodable,
-    /// It came from a queue that is no destination of the policy.
-    Unroutable,
-    /// It is longer than its destination takes.
-    TooLarge,
-}
-
-impl Poison {
-    /// The reason as accounts and attributes name it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ReplayedTooOften => "replayed_too_often",
-            Self::Undecodable => "undecodable",
-            Self::Unroutable => "unroutable",
-            Self::TooLarge => "too_large",
-        }
-    }
-}
-
-/// Why a message stays in the dead-letter queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kept {
-    /// The policy's filter does not select it.
-    Filtered,
-    /// It arrived after the run began.
-    ArrivedLater,
-    /// It could not be delivered.
-    Undelivered,
-    /// An earlier message of its FIFO group stays, and the order within a group is kept.
-    BehindInGroup,
-    /// The run stopped.
-    Stopped,
-}
-
-impl Kept {
-    /// The reason as accounts name it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Filtered => "filtered",
-            Self::ArrivedLater => "arrived_later",
-            Self::Undelivered => "undelivered",
-            Self::BehindInGroup => "behind_in_group",
-            Self::Stopped => "stopped",
-        }
-    }
-}
-
-/// What is to become of a message.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Fate {
-    /// To the route of this index.
-    Replay(usize),
-    /// To the quarantine.
-    Quarantine(Poison, String),
-    /// It stays.
-    Keep(Kept),
-}
-
-/// Compiles the policy's schema, as a [`Judge`] wants it.
-pub fn compiled(schema: Option<&Value>) -> Result<Option<jsonschema::Validator>, ReplayError> {
-    schema
-        .map(jsonschema::validator_for)
-        .transpose()
-        .map_err(|error| ReplayError::Schema(error.to_string()))
-}
-
-/// What a message's fate depends on besides the message.
-pub struct Judge<'a> {
-    /// The plan.
-    pub plan: &'a Plan,
-    /// The policy's schema, compiled.
-    pub schema: Option<&'a jsonschema::Validator>,
-    /// When the run began.
-    pub began: DateTime<Utc>,
-    /// Now.
-    pub now: DateTime<Utc>,
-}
-
-impl Judge<'_> {
-    /// Decides a message's fate. `replays` is how often it was replayed before.
-    #[must_use]
-    pub fn fate(&self, message: &InHand, replays: u32) -> Fate {
-        // SQS stamps with its own clock, to the millisecond.
-        if message.sent_at.is_some_and(|sent_at| sent_at > self.began) {
-            return Fate::Keep(Kept::ArrivedLater);
-        }
-        let filter = &self.plan.filter;
-        let needs_json = self.schema.is_some() || filter.reads_body();
-        let body: Option<Result<Value, serde_json::Error>> =
-            needs_json.then(|| serde_json::from_str(&message.body));
-        let json = body.as_ref().and_then(|body| body.as_ref().ok());
-        if !self.selects(filter, message, json) {
-            return Fate::Keep(Kept::Filtered);
-        }
-        let allowed = self.plan.limits.max_replays_per_message.get();
-        if replays >= allowed {
-            let why = format!("it was replayed {replays} times and came back each time");
-            return Fate::Quarantine(Poison::ReplayedTooOften, why);
-        }
-        if let Some(schema) = self.schema {
-            match (&body, json) {
-                (Some(Err(error)), _) => {
-                    return Fate::Quarantine(
-                        Poison::Undecodable,
-                        format!("its body is no JSON: {error}"),
-                    );
-                }
-                (_, Some(json)) => {
-                    if let Err(error) = schema.validate(json) {
-                        let why = format!(
-                            "its body does not fit the schema at {:?}: {error}",
-                            error.instance_path().to_string()
-                        );
-                        return Fate::Quarantine(Poison::Undecodable, shorten(why));
-                    }
-                }
-                _ => {}
-            }
-        }
-        let wanted = message.origin.as_deref().or(self
-            .plan
-            .default_destination
-            .as_ref()
-            .map(Arn::as_str));
-        let Some(wanted) = wanted else {
-            let why = "it has no origin, and the policy names no default destination".to_owned();
-            return Fate::Quarantine(Poison::Unroutable, why);
-        };
-        let Some(at) = self
-            .plan
-            .routes
-            .iter()
-            .position(|route| route.destination.arn.as_str() == wanted)
-        else {
-            let why = format!("it came from {wanted}, which is no destination of the policy");
-            return Fate::Quarantine(Poison::Unroutable, shorten(why));
-        };
-        let route = &self.plan.routes[at];
-        if route.destination.is_function()
-            && serde_json::from_str::<serde::de::IgnoredAny>(&message.body).is_err()
-        {
-            let why = "its body is no JSON, which a function's event must be".to_owned();
-            return Fate::Quarantine(Poison::Undecodable, why);
-        }
-        let bytes = if route.destination.is_function() {
-            message.body.len()
-        } else {
-            message.bytes()
-        };
-        if bytes > route.max_message_bytes {
-            let why = format!(
-                "it has {bytes} bytes, and {wanted} takes {}",
-                route.max_message_bytes
-            );
-            return Fate::Quarantine(Poison::TooLarge, why);
-        }
-        Fate::Replay(at)
-    }
-
-    fn selects(&self, filter: &Filter, message: &InHand, json: Option<&Value>) -> bool {
-        let (min, max) = filter.ages();
-        let age = message.sent_at.map(|sent_at| self.now - sent_at);
-        let old_enough = min.is_none_or(|min| age.is_some_and(|age| age >= min));
-        let young_enough = max.is_none_or(|max| age.is_some_and(|age| age <= max));
-        let attributes = filter.attributes.iter().all(|wanted| {
-            message
-                .text(&wanted.name)
-                .is_some_and(|value| wanted.any_of.iter().any(|one| one == value))
-        });
-        let body = filter.body.iter().all(|wanted| {
-            json.and_then(|json| json.pointer(&wanted.pointer))
-                .is_some_and(|value| wanted.any_of.contains(value))
-        });
-        let origin = filter.source_arns.is_empty()
-            || message
-                .origin
-                .as_deref()
-                .is_some_and(|origin| filter.source_arns.iter().any(|arn| arn.as_str() == origin));
-        old_enough && young_enough && attributes && body && origin
-    }
-}
-
-fn shorten(mut text: String) -> String {
-    const MAX: usize = 300;
-    if text.len() > MAX {
-        let end = (0..=MAX)
-            .rev()
-            .find(|at| text.is_char_boundary(*at))
-            .unwrap_or(0);
-        text.truncate(end);
-        text.push('…');
-    }
-    text
 }
 
 /// A message made ready to be sent.
@@ -387,6 +213,7 @@ pub fn outgoing(
     build(
         index,
         message,
+        message.envelope.to_queue(&message.body),
         &route.destination.arn,
         mark,
         run_id,
@@ -394,18 +221,19 @@ pub fn outgoing(
     )
 }
 
-/// Why a message is quarantined, and what it was, for whoever mends it.
+/// A text as SQS takes it: without the characters that are none of XML 1.0's (Amazon SQS API Reference, `SendMessage`).
 #[must_use]
-pub fn reason(message: &InHand, plan: &Plan, poison: Poison, why: &str, run_id: &str) -> Value {
-    serde_json::json!({
-        "reason": poison.name(),
-        "why": why,
-        "source": plan.source,
-        "origin": message.origin,
-        "group": message.group,
-        "message_id": message.id,
-        "run_id": run_id,
-    })
+pub fn acceptable(text: &str) -> String {
+    let is_taken = |char: char| matches!(char, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
+    text.chars()
+        .map(|char| {
+            if is_taken(char) {
+                char
+            } else {
+                char::REPLACEMENT_CHARACTER
+            }
+        })
+        .collect()
 }
 
 /// Makes a message ready for the quarantine, with the reason beside it.
@@ -417,22 +245,32 @@ pub fn quarantined(
     reason: &Value,
     run_id: &str,
 ) -> Option<Outgoing> {
-    let reason = reason.to_string();
+    let reason = acceptable(&reason.to_string());
     let room = message.has_room(QUARANTINED, &reason, plan.quarantine_max_message_bytes);
     let label = room.then_some((QUARANTINED, reason));
-    build(index, message, &plan.quarantine, label, run_id, !room)
+    // It stays as it came, with its envelope.
+    build(
+        index,
+        message,
+        &message.body,
+        &plan.quarantine,
+        label,
+        run_id,
+        !room,
+    )
 }
 
 fn build(
     index: usize,
     message: &InHand,
+    body: &str,
     queue: &Arn,
     label: Option<(&str, String)>,
     run_id: &str,
     told_in_ledger: bool,
 ) -> Option<Outgoing> {
     let mut attributes = message.attributes.clone();
-    let mut bytes = message.bytes();
+    let mut bytes = body.len() + message.attribute_bytes();
     if let Some((name, value)) = label {
         if let Some(present) = attributes.get(name) {
             bytes -= attribute_bytes(name, present);
@@ -455,7 +293,7 @@ fn build(
     let fifo = is_fifo(queue);
     let entry = SendMessageBatchRequestEntry::builder()
         .id(index.to_string())
-        .message_body(&message.body)
+        .message_body(body)
         .set_message_attributes((!attributes.is_empty()).then_some(attributes))
         .set_message_system_attributes(trace.map(|trace| {
             HashMap::from([(MessageSystemAttributeNameForSends::AwsTraceHeader, trace)])
@@ -499,152 +337,12 @@ pub fn batches<T>(items: Vec<(T, usize)>, max_bytes: usize) -> Vec<Vec<T>> {
     all
 }
 
-/// The event that a function's failed asynchronous invocation was called with.
-///
-/// A dead-letter queue holds the event itself; an on-failure destination holds a record around it
-/// (AWS Lambda Developer Guide, "Retaining records of asynchronous invocations").
-#[must_use]
-pub fn original_event(body: &str) -> String {
-    let record: Option<Value> = serde_json::from_str(body).ok();
-    let payload = record.as_ref().and_then(|record| {
-        let context = record.get("requestContext")?;
-        context.get("functionArn")?;
-        context.get("condition")?;
-        record.get("requestPayload")
-    });
-    payload.map_or_else(|| body.to_owned(), Value::to_string)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::{INGEST, ORDERS, message, plan, string};
+    use crate::sample::{ORDERS, message, plan, string};
     use aws_sdk_sqs::primitives::Blob;
     use proptest::prelude::*;
-    use serde_json::json;
-
-    fn fate(plan: &Plan, message: &InHand, replays: u32) -> Fate {
-        let schema = plan
-            .checks_bodies
-            .then(|| jsonschema::validator_for(&json!({"type": "object"})).unwrap());
-        Judge {
-            plan,
-            schema: schema.as_ref(),
-            began: DateTime::from_timestamp(2_000, 0).unwrap(),
-            now: DateTime::from_timestamp(2_010, 0).unwrap(),
-        }
-        .fate(message, replays)
-    }
-
-    #[test]
-    fn a_message_goes_back_to_its_origin_and_one_without_goes_to_the_default() {
-        let plan = plan(|_| ());
-        assert_eq!(fate(&plan, &message("x"), 0), Fate::Replay(0));
-        let straight = InHand {
-            origin: None,
-            ..message("x")
-        };
-        assert_eq!(fate(&plan, &straight, 0), Fate::Replay(0));
-        let invoked = InHand {
-            origin: Some(INGEST.into()),
-            ..message("{}")
-        };
-        assert_eq!(fate(&plan, &invoked, 0), Fate::Replay(1));
-    }
-
-    #[test]
-    fn poison_is_quarantined_with_its_reason() {
-        let plan = plan(|v| v["body_schema"] = json!({"type": "object"}));
-        let reason = |message: &InHand, replays| match fate(&plan, message, replays) {
-            Fate::Quarantine(poison, _) => poison.name(),
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(reason(&message("not json"), 0), "undecodable");
-        assert_eq!(reason(&message("[1]"), 0), "undecodable");
-        assert_eq!(reason(&message("{}"), 3), "replayed_too_often");
-        let stranger = InHand {
-            origin: Some("arn:aws:sqs:eu-west-1:1:other".into()),
-            ..message("{}")
-        };
-        assert_eq!(reason(&stranger, 0), "unroutable");
-        let garbage = InHand {
-            origin: Some(INGEST.into()),
-            ..message("{")
-        };
-        assert_eq!(reason(&garbage, 0), "undecodable");
-    }
-
-    #[test]
-    fn a_message_without_origin_or_default_is_unroutable() {
-        let plan = plan(|v| v["default_destination"] = Value::Null);
-        let straight = InHand {
-            origin: None,
-            ..message("x")
-        };
-        assert!(matches!(
-            fate(&plan, &straight, 0),
-            Fate::Quarantine(Poison::Unroutable, _)
-        ));
-    }
-
-    #[test]
-    fn messages_that_came_later_or_do_not_match_stay() {
-        let plan = plan(|v| {
-            v["filter"] = json!({
-                "min_age_seconds": 60,
-                "attributes": [{"name": "kind", "any_of": ["order", "refund"]}],
-                "body": [{"pointer": "/tenant/id", "any_of": [7, "seven"]}],
-                "source_arns": [ORDERS],
-            });
-        });
-        let mut matching = message(r#"{"tenant":{"id":7}}"#);
-        matching.attributes.insert("kind".into(), string("refund"));
-        assert_eq!(fate(&plan, &matching, 0), Fate::Replay(0));
-        let kept = Fate::Keep(Kept::Filtered);
-        let young = InHand {
-            sent_at: DateTime::from_timestamp(1_990, 0),
-            ..matching.clone()
-        };
-        assert_eq!(fate(&plan, &young, 0), kept);
-        assert_eq!(
-            fate(
-                &plan,
-                &InHand {
-                    origin: None,
-                    ..matching.clone()
-                },
-                0
-            ),
-            kept
-        );
-        assert_eq!(
-            fate(
-                &plan,
-                &InHand {
-                    attributes: HashMap::new(),
-                    ..matching.clone()
-                },
-                0
-            ),
-            kept
-        );
-        assert_eq!(
-            fate(
-                &plan,
-                &InHand {
-                    body: r#"{"tenant":{"id":8}}"#.into(),
-                    ..matching.clone()
-                },
-                0
-            ),
-            kept
-        );
-        let late = InHand {
-            sent_at: DateTime::from_timestamp(2_001, 0),
-            ..matching
-        };
-        assert_eq!(fate(&plan, &late, 0), Fate::Keep(Kept::ArrivedLater));
-    }
 
     #[test]
     fn every_attribute_and_the_trace_root_survive_and_the_mark_is_raised() {
@@ -725,22 +423,6 @@ mod tests {
             first.message_deduplication_id(),
             send("run-2").message_deduplication_id()
         );
-    }
-
-    #[test]
-    fn a_failure_record_gives_the_event_inside_and_an_event_gives_itself() {
-        let record = json!({
-            "version": "1.0",
-            "requestContext": {"functionArn": INGEST, "condition": "RetriesExhausted", "requestId": "r"},
-            "requestPayload": {"id": 7},
-            "responsePayload": {"errorMessage": "no"},
-        });
-        assert_eq!(original_event(&record.to_string()), r#"{"id":7}"#);
-        assert_eq!(
-            original_event(r#"{"requestPayload": 1}"#),
-            r#"{"requestPayload": 1}"#
-        );
-        assert_eq!(original_event("[1, 2]"), "[1, 2]");
     }
 
     proptest! {

@@ -15,10 +15,11 @@ use shared::policy::Action;
 pub struct Replay {
     /// The dead-letter queue, standard or FIFO.
     pub source: Arn,
-    /// Where messages may go: SQS queues of the source's kind, or Lambda functions. A message goes to the
-    /// destination that its `DeadLetterQueueSourceArn` names.
+    /// Where messages may go: SQS queues of the source's kind, or Lambda functions. A message goes to the destination
+    /// that it was for, as its envelope says: the queue that it came from, the function or the rule's target.
     pub destinations: Vec<Destination>,
-    /// Where messages without an origin go: those sent straight to the dead-letter queue. One of `destinations`.
+    /// Where messages go that do not say whom they were for, such as those sent straight to the dead-letter queue. One of
+    /// `destinations`.
     #[serde(default)]
     pub default_destination: Option<Arn>,
     /// The queue for messages that must not be replayed again.
@@ -54,14 +55,51 @@ pub struct Destination {
     /// The Lambda function that consumes the queue, by name. The replay slows down when its errors grow.
     #[serde(default)]
     pub consumer_function: Option<String>,
+    /// What else it serves, by ARN: queues that have given way to it, functions under another version or alias, topics,
+    /// subscriptions, rules, schedules, pipes and state machines whose failed messages are for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub serves: Vec<Arn>,
 }
 
 impl Destination {
+    /// Whether it is, or serves, whom a message was for.
+    #[must_use]
+    pub fn serves(&self, name: &str) -> bool {
+        self.arn.as_str() == name
+            || (self.is_function() && is_one_function(self.arn.as_str(), name))
+            || self.serves.iter().any(|served| served.as_str() == name)
+    }
+
     /// Whether it is a Lambda function, whose original event is invoked again.
     #[must_use]
     pub fn is_function(&self) -> bool {
         self.arn.service() == "lambda"
     }
+}
+
+/// Whether a function's ARN names the same function as the policy's. A version stands for whatever of the function the
+/// policy names: who has mended it has published another one. An alias is only itself.
+fn is_one_function(ours: &str, name: &str) -> bool {
+    let split = |arn: &str| {
+        let parts: Vec<&str> = arn.splitn(8, ':').collect();
+        (parts.len() >= 7).then(|| {
+            (
+                parts[..7].join(":"),
+                parts.get(7).map(|it| (*it).to_owned()),
+            )
+        })
+    };
+    let (Some((ours, our_qualifier)), Some((theirs, qualifier))) = (split(ours), split(name))
+    else {
+        return false;
+    };
+    let is_version = |qualifier: &str| qualifier.bytes().all(|byte| byte.is_ascii_digit());
+    ours == theirs
+        && match (our_qualifier.as_deref(), qualifier.as_deref()) {
+            (None | Some("$LATEST"), None | Some("$LATEST")) => true,
+            (_, Some(version)) => is_version(version),
+            (Some(_), None) => false,
+        }
 }
 
 /// How far a replay may go.
@@ -136,8 +174,10 @@ pub struct Filter {
     pub attributes: Vec<AttributeIs>,
     /// Only messages whose JSON body has these values.
     pub body: Vec<BodyIs>,
-    /// Only messages that came from these queues.
+    /// Only messages that were for these, or came through them, as their envelopes say: queues, functions, topics, rules.
     pub source_arns: Vec<Arn>,
+    /// Only messages that failed with one of these error types or codes, as their envelopes say.
+    pub causes: Vec<String>,
 }
 
 impl Filter {
@@ -212,7 +252,7 @@ impl Replay {
             return Err("destinations is empty; name at least one queue or function".to_owned());
         }
         let fifo = is_fifo(&self.source);
-        for Destination { arn, .. } in &self.destinations {
+        for Destination { arn, serves, .. } in &self.destinations {
             match arn.service() {
                 "lambda" if fifo => {
                     return Err(format!(
@@ -233,6 +273,14 @@ impl Replay {
                 _ => {
                     return Err(format!(
                         "destination {arn} must be the ARN of an SQS queue or of a Lambda function"
+                    ));
+                }
+            }
+            for served in serves {
+                let others = self.destinations.iter().filter(|other| other.arn != *arn);
+                if others.clone().any(|other| other.serves(served.as_str())) {
+                    return Err(format!(
+                        "destination {arn} serves {served}, which another destination is or serves; say which of them gets its messages"
                     ));
                 }
             }
@@ -347,7 +395,7 @@ mod tests {
     #[test]
     fn unsound_policies_say_what_would_be_right() {
         type Change = fn(&mut Value);
-        let cases: [(Change, &str); 13] = [
+        let cases: [(Change, &str); 14] = [
             (|v| v["source"] = json!("dlq"), "is not an ARN"),
             (
                 |v| v["source"] = json!("arn:aws:sns:eu-west-1:1:t"),
@@ -383,6 +431,16 @@ mod tests {
             (
                 |v| v["default_destination"] = json!("arn:aws:sqs:eu-west-1:123456789012:other"),
                 "is not among the destinations",
+            ),
+            (
+                |v| {
+                    let topic = "arn:aws:sns:eu-west-1:123456789012:shop";
+                    v["destinations"] = json!([
+                        {"arn": "arn:aws:sqs:eu-west-1:123456789012:orders", "serves": [topic]},
+                        {"arn": "arn:aws:sqs:eu-west-1:123456789012:bills", "serves": [topic]},
+                    ]);
+                },
+                "say which of them gets its messages",
             ),
             (
                 |v| v["limits"] = json!({"max_rounds": 16}),

@@ -7,7 +7,8 @@ use chrono::DateTime;
 use serde_json::{Value, json};
 use shared::remediation::Planned;
 
-use crate::message::{InHand, MARK};
+use crate::envelope::Envelope;
+use crate::message::InHand;
 use crate::plan::{Observed, Plan, Queue, Reached};
 use crate::policy::Replay;
 
@@ -63,7 +64,26 @@ pub(crate) fn message(body: &str) -> InHand {
         origin: Some(ORDERS.into()),
         group: None,
         trace_root: None,
+        envelope: Envelope::of(body, &HashMap::new(), Some(ORDERS), false),
     }
+}
+
+/// The message, changed, with its envelope opened anew.
+pub(crate) fn opened(message: InHand) -> InHand {
+    let origin = message.origin.as_deref();
+    let envelope = Envelope::of(&message.body, &message.attributes, origin, false);
+    InHand {
+        envelope,
+        ..message
+    }
+}
+
+/// A message that came from nowhere that it says.
+pub(crate) fn straight(body: &str) -> InHand {
+    opened(InHand {
+        origin: None,
+        ..message(body)
+    })
 }
 
 /// The message of this id.
@@ -72,11 +92,4 @@ pub(crate) fn named(id: &str) -> InHand {
         id: id.into(),
         ..message("{}")
     }
-}
-
-/// The message of this id, with this mark of an earlier replay.
-pub(crate) fn marked(id: &str, mark: &str) -> InHand {
-    let mut message = named(id);
-    message.attributes.insert(MARK.into(), string(mark));
-    message
 }

@@ -15,7 +15,8 @@ use super::state::{State, Stop};
 use crate::DlqReplay;
 use crate::aws::Aws;
 use crate::error::ReplayError;
-use crate::message::{self, InHand, Judge, Kept};
+use crate::judge::{self, Judge, Kept};
+use crate::message::{InHand, Replays};
 use crate::plan::Plan;
 
 /// What every part of a round works with.
@@ -39,7 +40,7 @@ impl<'a> Context<'a> {
         schema: Option<&Value>,
         work: &'a Work<'a, DlqReplay>,
     ) -> Result<Self, ReplayError> {
-        let schema = message::compiled(schema)?;
+        let schema = judge::compiled(schema)?;
         let progress = Progress::resumed(work.progress(), work.follows_a_death());
         let now = work.now();
         let memory = Memory::recalled(work.memory(), &progress.unremoved, now);
@@ -148,7 +149,7 @@ impl<'a> Context<'a> {
     pub(super) async fn counts(
         &self,
         keys: &[String],
-    ) -> Result<HashMap<String, u32>, ReplayError> {
+    ) -> Result<HashMap<String, Replays>, ReplayError> {
         if keys.is_empty() {
             return Ok(HashMap::new());
         }

@@ -4,13 +4,14 @@
 //! what is left; `tell` says what it came to. All of them work on one `state` in one `context`.
 //!
 //! Architecture invariant: imports go one way, `round` → `watch` → `deliver` → `context` → `state` → `custody` and
-//! `saved`; `give_back` stands on `context`, `tell` on `state`. `state` and what is below it make no call and read
+//! `saved`, which has `groups` in it; `give_back` stands on `context`, `tell` on `state`. `state` and what is below it make no call and read
 //! no clock.
 
 mod context;
 mod custody;
 mod deliver;
 mod give_back;
+mod groups;
 mod rehearse;
 mod round;
 mod saved;
@@ -18,6 +19,7 @@ mod state;
 mod tell;
 mod watch;
 
+pub use groups::Groups;
 pub use rehearse::rehearse;
 pub use round::Round;
-pub use saved::{Failures, Memory, Progress};
+pub use saved::{Memory, Progress};

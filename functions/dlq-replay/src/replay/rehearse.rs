@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use crate::aws::Aws;
 use crate::error::ReplayError;
-use crate::message::{self, Fate, InHand, Judge};
+use crate::judge::{self, Fate, Judge};
+use crate::message::InHand;
 use crate::plan::Plan;
 
 /// How long the messages that are looked at stay hidden, should giving them back fail.
@@ -24,7 +25,7 @@ pub async fn rehearse(
             "no message was looked at, since dry_run_sample is 0".to_owned(),
         ]);
     }
-    let schema = message::compiled(schema)?;
+    let schema = judge::compiled(schema)?;
     let messages = aws
         .receive(&plan.source, u32::from(sample), 0, HIDDEN_SECONDS)
         .await
@@ -52,7 +53,7 @@ pub async fn rehearse(
 }
 
 fn foretold(judge: &Judge<'_>, message: &InHand) -> String {
-    let replays = message.mark().map_or(0, |(count, _)| count);
+    let replays = message.mark().map_or(0, |replays| replays.count);
     match judge.fate(message, replays) {
         Fate::Replay(at) => {
             let to = &judge.plan.routes[at].destination.arn;

@@ -1,10 +1,11 @@
 //! What a round leaves for the next: the run's progress, and the memory of the queue, never more than an item holds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::groups::{Groups, excerpt};
 use crate::account::Account;
 
 /// Messages remembered at most. An item of the ledger holds 400 KB (`DynamoDB` Developer Guide, "Quotas"); as many
@@ -12,13 +13,8 @@ use crate::account::Account;
 pub(super) const REMEMBERED: usize = 1_500;
 /// The longest that SQS keeps a message (Amazon SQS Developer Guide, "Message quotas"), and a day.
 const RETENTION: TimeDelta = TimeDelta::days(15);
-/// Ways to fail, requests of each, and notes told at most.
+/// Notes told at most.
 const TOLD: usize = 20;
-/// The longest name of a way to fail, in characters and in bytes of JSON.
-const WAY_CHARS: usize = 200;
-const WAY_BYTES: usize = 400;
-/// The longest request id, in bytes of JSON. Lambda's are UUIDs, but anyone can write the attribute.
-const REQUEST_BYTES: usize = 64;
 /// The longest note, in bytes of JSON.
 const NOTE_BYTES: usize = 1_000;
 
@@ -36,7 +32,8 @@ pub struct Progress {
     /// have left messages hidden that nobody holds now.
     #[serde(default)]
     pub(super) lost_receives: u64,
-    pub(super) failures: Failures,
+    #[serde(default)]
+    pub(super) groups: Groups,
 }
 
 impl Progress {
@@ -122,51 +119,6 @@ impl Memory {
     }
 }
 
-/// Why asynchronous invocations had failed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Failures(BTreeMap<String, Alike>);
-
-/// Invocations that failed in the same way.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Alike {
-    count: u64,
-    /// The first requests, to look them up in the function's log.
-    request_ids: Vec<String>,
-}
-
-impl Failures {
-    pub(super) fn note(&mut self, code: &str, words: &str, request: &str) {
-        let way: String = format!("{code} {words}").chars().take(WAY_CHARS).collect();
-        let way = excerpt(&way, WAY_BYTES).to_owned();
-        let way = if self.0.len() >= TOLD && !self.0.contains_key(&way) {
-            "others".to_owned()
-        } else {
-            way
-        };
-        let alike = self.0.entry(way).or_default();
-        alike.count += 1;
-        // A part of an id finds nothing.
-        if alike.request_ids.len() < TOLD && excerpt(request, REQUEST_BYTES) == request {
-            alike.request_ids.push(request.to_owned());
-        }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// One sentence.
-    pub(super) fn summary(&self) -> String {
-        let told: Vec<String> = self
-            .0
-            .iter()
-            .map(|(what, alike)| format!("{} times {what}", alike.count))
-            .collect();
-        format!("why the invocations had failed: {}", told.join("; "))
-    }
-}
-
 /// What a reader should know besides; the report holds it in the same item as the progress.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Notes(BTreeSet<String>);
@@ -187,26 +139,12 @@ impl Notes {
     }
 }
 
-/// As much of the text's beginning as takes at most `bytes` bytes in JSON.
-fn excerpt(text: &str, bytes: usize) -> &str {
-    let mut taken = 0;
-    for (at, char) in text.char_indices() {
-        taken += match char {
-            '"' | '\\' => 2,
-            '\0'..' ' => "\\u0000".len(),
-            _ => char.len_utf8(),
-        };
-        if taken > bytes {
-            return &text[..at];
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
-    use proptest::prelude::*;
+    use crate::envelope::Cause;
     use serde_json::json;
 
     /// What an item of the ledger holds (`DynamoDB` Developer Guide, "Quotas").
@@ -227,18 +165,20 @@ mod tests {
             ..Progress::default()
         };
         for way in 0..100 {
+            let mut message = crate::sample::named("m");
+            message.body = format!("{{\"{}\": 1}}", "k".repeat(5_000));
+            message.envelope.cause = Some(Cause {
+                code: char::from_u32(0x100 + way).unwrap().to_string(),
+                words: "\u{1}\u{1F4A5}\"".repeat(1_000),
+            });
             for request in 0..100 {
-                let words = format!("{way} {}", "\u{1}\u{1F4A5}\"".repeat(1_000));
-                let request = format!("{request:036}");
-                progress.failures.note("Error", &words, &request);
-                progress
-                    .failures
-                    .note("Error", &words, &"x".repeat(1_000_000));
+                message.envelope.request = Some(format!("{request:036}"));
+                progress.groups.note(&message);
             }
         }
         let saved = json!(progress).to_string();
         assert!(saved.len() < ITEM_BYTES / 2, "{} bytes", saved.len());
-        let told = json!(progress.failures).to_string();
+        let told = json!(progress.groups).to_string();
         assert!(told.len() < ITEM_BYTES / 8, "{} bytes", told.len());
     }
 
@@ -307,22 +247,6 @@ mod tests {
     }
 
     #[test]
-    fn failures_alike_are_counted_together_and_rare_ones_as_others() {
-        let mut failures = Failures::default();
-        failures.note("Timeout", "after 3 s", "request-1");
-        failures.note("Timeout", "after 3 s", "request-2");
-        assert_eq!(
-            json!(failures),
-            json!({"Timeout after 3 s": {"count": 2, "request_ids": ["request-1", "request-2"]}})
-        );
-        for way in 0..50 {
-            failures.note("Unhandled", &way.to_string(), "request-3");
-        }
-        assert_eq!(failures.0.len(), TOLD + 1);
-        assert_eq!(failures.0["others"].count, 31);
-    }
-
-    #[test]
     fn notes_are_as_many_as_a_report_has_room_for_and_say_so() {
         let mut notes = Notes::default();
         for _ in 0..2 {
@@ -334,18 +258,5 @@ mod tests {
         assert_eq!(notes.len(), TOLD + 1);
         assert!(notes.last().unwrap().starts_with("there was more to tell"));
         assert!(json!(notes).to_string().len() < ITEM_BYTES / 16);
-    }
-
-    proptest! {
-        #[test]
-        fn an_excerpt_is_a_beginning_that_takes_no_more_than_its_bytes(
-            text in "(?s).{0,60}",
-            bytes in 0_usize..80,
-        ) {
-            let excerpt = excerpt(&text, bytes);
-            prop_assert!(text.starts_with(excerpt));
-            prop_assert!(json!(excerpt).to_string().len() <= bytes + 2);
-            prop_assert!(excerpt == text || json!(text).to_string().len() > excerpt.len() + 2);
-        }
     }
 }

@@ -7,7 +7,8 @@ use shared::outcome::Rule;
 use super::custody::Custody;
 use super::saved::{Memory, Notes, Progress, REMEMBERED};
 use crate::account::{Account, count};
-use crate::message::{InHand, Kept};
+use crate::judge::Kept;
+use crate::message::InHand;
 use crate::pace::{Concurrency, Feedback, RateLimit};
 use crate::plan::Plan;
 use crate::policy::is_fifo;
@@ -169,15 +170,6 @@ impl State {
     pub(super) fn keep(&mut self, message: InHand, why: Kept) {
         count(&mut self.progress.account.returned, why.name());
         self.custody.hold(message);
-    }
-
-    /// Notes with which error the invocation had failed that put the message into the queue, if one did.
-    pub(super) fn note_failure(&mut self, message: &InHand) {
-        if let Some(request) = message.failed_request() {
-            let code = message.text("ErrorCode").unwrap_or("?");
-            let words = message.text("ErrorMessage").unwrap_or_default();
-            self.progress.failures.note(code, words, request);
-        }
     }
 
     /// After an attempt died, whatever was received before may be on its second way, unless the destination

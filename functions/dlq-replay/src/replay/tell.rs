@@ -7,17 +7,18 @@ use shared::ledger::timeline::{Entry, Kind};
 use shared::remediation::{Done, End};
 use shared::telemetry::{Metric, Unit};
 
-use super::saved::{Failures, Progress};
+use super::groups::Groups;
+use super::saved::Progress;
 use super::state::{State, Stop};
 use crate::account::Account;
-use crate::message::Kept;
+use crate::judge::Kept;
 use crate::{DlqReplay, Evidence};
 
 /// What a round came to.
 pub(super) fn done(mut state: State, now: DateTime<Utc>) -> Done<DlqReplay> {
     let stop = state.take_stop().or_else(|| state.shortage());
     let Progress {
-        account, failures, ..
+        account, groups, ..
     } = state.progress.clone();
     let handed_on = state.progress.handed_on();
     let (end, breaker) = end(&account, stop, &state.last_trouble, handed_on);
@@ -25,13 +26,13 @@ pub(super) fn done(mut state: State, now: DateTime<Utc>) -> Done<DlqReplay> {
         end,
         summary: account.summary(),
         breaker,
-        entries: entries(&account, &failures),
+        entries: entries(&account, &groups),
         notes: state.notes.into_vec(),
         metrics: metrics(&account, &state.before),
         memory: Some(state.memory),
         evidence: Some(Evidence {
             account,
-            failures,
+            groups,
             ended_at: now,
         }),
     }
@@ -93,17 +94,17 @@ fn remainder(account: &Account, last_trouble: &str) -> Option<String> {
     }
 }
 
-fn entries(account: &Account, failures: &Failures) -> Vec<Entry> {
+fn entries(account: &Account, groups: &Groups) -> Vec<Entry> {
     let mut entries = vec![Entry {
         kind: Kind::Account,
         summary: account.summary(),
         detail: json!(account),
     }];
-    if !failures.is_empty() {
+    if !groups.is_empty() {
         entries.push(Entry {
             kind: Kind::Failures,
-            summary: failures.summary(),
-            detail: json!(failures),
+            summary: groups.summary(),
+            detail: json!(groups),
         });
     }
     entries

@@ -9,19 +9,28 @@ use serde_json::Value;
 use super::remove::remove;
 use super::send::{Delivery, Fared, invoke, send_all};
 use crate::account::{Account, count};
-use crate::message::{self, InHand, Kept, Outgoing, Poison};
+use crate::judge::{self, Kept, Poison};
+use crate::message::{self, InHand, Outgoing, Replays};
 use crate::policy::is_fifo;
 use crate::replay::context::Context;
 
 /// Replays messages by one route; whether all arrived.
-pub(super) async fn replay(context: &Context<'_>, at: usize, messages: Vec<(InHand, u32)>) -> bool {
+pub(super) async fn replay(
+    context: &Context<'_>,
+    at: usize,
+    messages: Vec<(InHand, Replays)>,
+) -> bool {
     let route = &context.plan.routes[at];
     let run_id = context.run_id();
     let arn = &route.destination.arn;
     let fifo = is_fifo(arn);
-    let counts: HashMap<String, u32> = messages
+    let raised: HashMap<String, Replays> = messages
         .iter()
-        .map(|(message, replays)| (message.id.clone(), replays + 1))
+        .map(|(message, replays)| {
+            let run = run_id.to_owned();
+            let count = replays.count + 1;
+            (message.id.clone(), Replays { count, run })
+        })
         .collect();
     foresee(context, messages.iter().map(|(message, _)| message), fifo).await;
     let deliveries = if route.destination.is_function() {
@@ -36,7 +45,7 @@ pub(super) async fn replay(context: &Context<'_>, at: usize, messages: Vec<(InHa
             .into_iter()
             .enumerate()
             .filter_map(|(index, (message, replays))| {
-                let out = message::outgoing(index, &message, route, replays, run_id);
+                let out = message::outgoing(index, &message, route, replays.count, run_id);
                 ready(context, message, out)
             })
             .collect();
@@ -44,7 +53,10 @@ pub(super) async fn replay(context: &Context<'_>, at: usize, messages: Vec<(InHa
     };
     conclude(context, deliveries, fifo, |account, message, new_id| {
         count(&mut account.replayed, arn.as_str());
-        Some((new_id?, counts.get(&message.id).copied().unwrap_or(1)))
+        Some((
+            new_id?,
+            raised.get(&message.id).cloned().unwrap_or_default(),
+        ))
     })
     .await
 }
@@ -64,7 +76,7 @@ pub(super) async fn quarantine(
     let reasons: HashMap<String, (Poison, Value)> = messages
         .iter()
         .map(|(message, poison, why)| {
-            let reason = message::reason(message, plan, *poison, why, run_id);
+            let reason = judge::reason(message, plan, *poison, why, run_id);
             (message.id.clone(), (*poison, reason))
         })
         .collect();

@@ -2,20 +2,14 @@
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, TimeDelta, Utc};
-use shared::ledger::items::OpenBreaker;
-use shared::outcome::Rule;
-
 use super::remove::remove;
 use super::wave::{wave, waves};
 use crate::error::ReplayError;
-use crate::message::{InHand, Kept};
+use crate::judge::Kept;
+use crate::message::{InHand, Replays};
 use crate::plan::Route;
 use crate::replay::context::Context;
-use crate::replay::state::{Admitted, Stop};
-
-/// How long a breaker stays open that the canary found reason to open.
-const BREAKER_OPEN: TimeDelta = TimeDelta::hours(1);
+use crate::replay::state::Admitted;
 
 /// What a batch came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,11 +46,6 @@ pub(in crate::replay) async fn batch(context: &Context<'_>, max: u32, canary: bo
     if !leftovers.is_empty() {
         remove(context, leftovers, true).await;
     }
-    if canary && let Some(stop) = came_back(&fresh, context.previous_run(), context.now()) {
-        context.stop(stop);
-        context.keep_all(fresh, Kept::Stopped);
-        return Batch::Worked;
-    }
     if context.state().is_stopped() {
         context.keep_all(fresh, Kept::Stopped);
         return Batch::Idle;
@@ -64,7 +53,7 @@ pub(in crate::replay) async fn batch(context: &Context<'_>, max: u32, canary: bo
     if fresh.is_empty() && turned_away {
         return Batch::NoRoom;
     }
-    see_through(context, fresh).await
+    see_through(context, fresh, canary).await
 }
 
 /// Receives up to `max` messages; `None` when the receive failed.
@@ -91,37 +80,10 @@ async fn receive(context: &Context<'_>, max: u32) -> Option<Vec<InHand>> {
     }
 }
 
-/// Why the round stops when most of the canary is what the previous run replayed, back again.
-fn came_back(messages: &[InHand], previous: Option<&str>, now: DateTime<Utc>) -> Option<Stop> {
-    let previous = previous?;
-    let is_back = |message: &&InHand| {
-        message
-            .mark()
-            .is_some_and(|(count, run)| count >= 2 && run == previous)
-    };
-    let back = messages.iter().filter(is_back).count();
-    if messages.is_empty() || back * 2 < messages.len() {
-        return None;
-    }
-    let reason = format!(
-        "{back} of the first {} messages are those that {previous} replayed, back for the second time: the consumer still fails",
-        messages.len()
-    );
-    let breaker = OpenBreaker {
-        until: now + BREAKER_OPEN,
-        reason: reason.clone(),
-    };
-    Some(Stop::Escalate {
-        rule: Rule::Breaker,
-        reason,
-        breaker: Some(breaker),
-    })
-}
-
 /// Delivers or keeps every message; for FIFO, one message of each group at a time.
-async fn see_through(context: &Context<'_>, messages: Vec<InHand>) -> Batch {
+async fn see_through(context: &Context<'_>, messages: Vec<InHand>, canary: bool) -> Batch {
     let keys = counted_in_ledger(&messages, &context.plan.routes, context.run_id());
-    let counts: HashMap<String, u32> = match context.counts(&keys).await {
+    let counts: HashMap<String, Replays> = match context.counts(&keys).await {
         Ok(counts) => counts,
         Err(error) => {
             context.stop_on(&error);
@@ -132,7 +94,7 @@ async fn see_through(context: &Context<'_>, messages: Vec<InHand>) -> Batch {
     let fifo = context.state().custody.is_fifo();
     let mut clean = true;
     for messages in waves(messages, fifo) {
-        clean &= wave(context, messages, &counts).await;
+        clean &= wave(context, messages, &counts, canary).await;
     }
     context.state().batch_ended(clean);
     if clean {
@@ -147,7 +109,7 @@ fn counted_in_ledger(messages: &[InHand], routes: &[Route], run_id: &str) -> Vec
     messages
         .iter()
         .filter(|message| {
-            message.failed_request().is_some()
+            message.envelope.request.is_some()
                 || routes
                     .iter()
                     .any(|route| message.is_counted_in_ledger(route.max_message_bytes, run_id))
@@ -160,38 +122,7 @@ fn counted_in_ledger(messages: &[InHand], routes: &[Route], run_id: &str) -> Vec
 mod tests {
     use super::*;
     use crate::message::MAX_ATTRIBUTES;
-    use crate::sample::{marked, named, plan, string};
-
-    #[test]
-    fn a_canary_stops_when_half_of_it_is_back_for_the_second_time() {
-        let back = || marked("back", "2 run-1");
-        let once = || marked("once", "1 run-1");
-        let other = || marked("other", "5 run-0");
-        let new = || named("new");
-        let now = DateTime::UNIX_EPOCH;
-        for (messages, previous, stops) in [
-            (vec![back(), new()], Some("run-1"), true),
-            (vec![back(), new(), new()], Some("run-1"), false),
-            (vec![once(), other()], Some("run-1"), false),
-            (vec![back()], Some("run-2"), false),
-            (vec![back()], None, false),
-            (vec![], Some("run-1"), false),
-        ] {
-            let stop = came_back(&messages, previous, now);
-            assert_eq!(stop.is_some(), stops, "{messages:?} after {previous:?}");
-            if let Some(stop) = stop {
-                let Stop::Escalate {
-                    rule: Rule::Breaker,
-                    breaker: Some(breaker),
-                    ..
-                } = stop
-                else {
-                    panic!("{stop:?}");
-                };
-                assert_eq!(breaker.until, now + BREAKER_OPEN);
-            }
-        }
-    }
+    use crate::sample::{named, plan, string};
 
     #[test]
     fn the_ledger_counts_what_has_no_room_for_a_mark_and_what_an_invocation_left() {
@@ -200,8 +131,7 @@ mod tests {
             full.attributes.insert(format!("a{n}"), string("v"));
         }
         let mut failed = named("failed");
-        let request = string("request-1");
-        failed.attributes.insert("RequestID".into(), request);
+        failed.envelope.request = Some("request-1".into());
         let messages = [named("with room"), full, failed];
         let keys = counted_in_ledger(&messages, &plan(|_| ()).routes, "run-1");
         assert_eq!(keys, ["full", "request-1"]);

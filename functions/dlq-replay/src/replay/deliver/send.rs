@@ -6,7 +6,8 @@ use shared::arn::Arn;
 use shared::aws_error::{AwsError, Kind, kind_of_code};
 
 use crate::error::ReplayError;
-use crate::message::{self, InHand, Kept, Outgoing};
+use crate::judge::Kept;
+use crate::message::{self, InHand, Outgoing};
 use crate::pace::Feedback;
 use crate::replay::context::Context;
 use crate::replay::state::State;
@@ -63,21 +64,14 @@ enum Meaning {
     Hopeless,
 }
 
-/// Reads a failed send. A queue that rejects a whole batch rejects the request's form, whatever is in it.
-fn failed_send(kind: Kind) -> Meaning {
+/// Reads a failed call. Who rejects one message may take the next.
+fn failed(kind: Kind) -> Meaning {
     match kind {
         Kind::Throttled => Meaning::SlowDown,
         Kind::Conflict => Meaning::Untouched,
         Kind::Unknown => Meaning::AnswerLost,
-        Kind::Rejected | Kind::Denied | Kind::NotFound => Meaning::Hopeless,
-    }
-}
-
-/// Reads a failed invocation. A function that rejects one event may take the next.
-fn failed_invocation(kind: Kind) -> Meaning {
-    match kind {
         Kind::Rejected => Meaning::Refused,
-        other => failed_send(other),
+        Kind::Denied | Kind::NotFound => Meaning::Hopeless,
     }
 }
 
@@ -117,14 +111,22 @@ pub(super) async fn send_all(
         .collect();
     let mut all = Vec::new();
     for batch in message::batches(sized, MAX_BATCH_BYTES) {
-        all.extend(send(context, queue, batch).await);
+        let mut sending = Sending::new(batch);
+        send(context, queue, &mut sending).await;
+        if sending.refused_together {
+            // One message that the queue does not take must not keep back those that came with it.
+            for mut alone in sending.each_alone() {
+                send(context, queue, &mut alone).await;
+                all.extend(alone.deliveries);
+            }
+        }
+        all.extend(sending.deliveries);
     }
     all
 }
 
 /// Sends one batch, and again what was not taken.
-async fn send(context: &Context<'_>, queue: &Arn, batch: Vec<(InHand, Outgoing)>) -> Vec<Delivery> {
-    let mut sending = Sending::new(batch);
+async fn send(context: &Context<'_>, queue: &Arn, sending: &mut Sending) {
     for attempt in 0..SENDS {
         let Some(clearance) = context.clear("send messages") else {
             for delivery in sending.left_deliveries() {
@@ -141,7 +143,8 @@ async fn send(context: &Context<'_>, queue: &Arn, batch: Vec<(InHand, Outgoing)>
                 }
             }
             Err(error) => {
-                let meaning = failed_send(error.kind);
+                let meaning = failed(error.kind);
+                sending.refused_together = meaning == Meaning::Refused && sending.left.len() > 1;
                 if !take_in(context, error, meaning, sending.left_deliveries()) {
                     break;
                 }
@@ -152,7 +155,6 @@ async fn send(context: &Context<'_>, queue: &Arn, batch: Vec<(InHand, Outgoing)>
         }
         tokio::time::sleep(shared::backoff::pause(attempt, context.run_id())).await;
     }
-    sending.deliveries
 }
 
 /// A batch on its way to a queue.
@@ -162,6 +164,8 @@ struct Sending {
     deliveries: Vec<Delivery>,
     /// The positions of what is still to be sent.
     left: Vec<usize>,
+    /// Whether the queue refused all that is left in one word, which may be meant for one of them.
+    refused_together: bool,
 }
 
 impl Sending {
@@ -174,7 +178,29 @@ impl Sending {
             left: (0..entries.len()).collect(),
             entries,
             deliveries,
+            refused_together: false,
         }
+    }
+
+    /// Takes out what is left, each as a batch of its own.
+    fn each_alone(&mut self) -> Vec<Self> {
+        let left = std::mem::take(&mut self.left);
+        let entries = std::mem::take(&mut self.entries);
+        let deliveries = std::mem::take(&mut self.deliveries);
+        let mut alone = Vec::new();
+        for (at, (entry, delivery)) in entries.into_iter().zip(deliveries).enumerate() {
+            if left.contains(&at) {
+                alone.push(Self {
+                    entries: vec![entry],
+                    deliveries: vec![delivery],
+                    left: vec![0],
+                    refused_together: false,
+                });
+            } else {
+                self.deliveries.push(delivery);
+            }
+        }
+        alone
     }
 
     fn left_entries(&self) -> Vec<SendMessageBatchRequestEntry> {
@@ -228,7 +254,7 @@ impl Sending {
 
 /// Invokes a function again with the event that failed.
 pub(super) async fn invoke(context: &Context<'_>, function: &Arn, message: InHand) -> Delivery {
-    let payload = message::original_event(&message.body);
+    let payload = message.envelope.to_function(&message.body).to_owned();
     // A function's event has no place for a count: the ledger counts by the invocation's request.
     let mut delivery = Delivery::begun(message, true);
     for attempt in 0..SENDS {
@@ -245,7 +271,7 @@ pub(super) async fn invoke(context: &Context<'_>, function: &Arn, message: InHan
                 break;
             }
             Err(error) => {
-                let meaning = failed_invocation(error.kind);
+                let meaning = failed(error.kind);
                 if !take_in(context, error, meaning, std::iter::once(&mut delivery)) {
                     break;
                 }
@@ -266,16 +292,15 @@ mod tests {
 
     #[test]
     fn a_failed_call_means_for_its_messages_what_its_kind_says() {
-        for (kind, send, invocation) in [
-            (Kind::Throttled, Meaning::SlowDown, Meaning::SlowDown),
-            (Kind::Unknown, Meaning::AnswerLost, Meaning::AnswerLost),
-            (Kind::Conflict, Meaning::Untouched, Meaning::Untouched),
-            (Kind::Rejected, Meaning::Hopeless, Meaning::Refused),
-            (Kind::Denied, Meaning::Hopeless, Meaning::Hopeless),
-            (Kind::NotFound, Meaning::Hopeless, Meaning::Hopeless),
+        for (kind, meaning) in [
+            (Kind::Throttled, Meaning::SlowDown),
+            (Kind::Unknown, Meaning::AnswerLost),
+            (Kind::Conflict, Meaning::Untouched),
+            (Kind::Rejected, Meaning::Refused),
+            (Kind::Denied, Meaning::Hopeless),
+            (Kind::NotFound, Meaning::Hopeless),
         ] {
-            assert_eq!(failed_send(kind), send, "{kind:?}");
-            assert_eq!(failed_invocation(kind), invocation, "{kind:?}");
+            assert_eq!(failed(kind), meaning, "{kind:?}");
         }
     }
 
@@ -343,5 +368,36 @@ mod tests {
             ]
         );
         assert!(state.last_trouble.contains("ThrottlingException"));
+    }
+
+    #[test]
+    fn what_was_refused_together_is_sent_alone() {
+        let plan = plan(|_| ());
+        let batch = ["taken", "bad", "good"]
+            .into_iter()
+            .enumerate()
+            .filter_map(|(index, id)| {
+                let message = named(id);
+                let out = message::outgoing(index, &message, &plan.routes[0], 0, "run-1")?;
+                Some((message, out))
+            });
+        let mut sending = Sending::new(batch.collect());
+        sending.left = vec![1, 2];
+        let alone = sending.each_alone();
+        let ids = |sending: &Sending| {
+            sending
+                .deliveries
+                .iter()
+                .map(|it| it.message.id.clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(ids(&sending), ["taken"]);
+        assert_eq!(
+            alone.iter().map(ids).collect::<Vec<_>>(),
+            [["bad"], ["good"]]
+        );
+        for one in &alone {
+            assert_eq!(one.left_entries().len(), 1);
+        }
     }
 }

@@ -2,12 +2,19 @@
 
 use std::collections::HashMap;
 
+use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
+use shared::ledger::items::OpenBreaker;
+use shared::outcome::Rule;
 
 use super::arrive::{quarantine, replay};
-use crate::message::{Fate, InHand, Judge, Kept, Poison};
+use crate::judge::{Fate, Judge, Kept, Poison};
+use crate::message::{InHand, Replays};
 use crate::replay::context::Context;
-use crate::replay::state::State;
+use crate::replay::state::{State, Stop};
+
+/// How long a breaker stays open that the canary found reason to open.
+const BREAKER_OPEN: TimeDelta = TimeDelta::hours(1);
 
 /// Standard messages all at once; of FIFO messages, the first of each group, then the second, …
 pub(super) fn waves(messages: Vec<InHand>, fifo: bool) -> Vec<Vec<InHand>> {
@@ -31,9 +38,22 @@ pub(super) fn waves(messages: Vec<InHand>, fifo: bool) -> Vec<Vec<InHand>> {
 pub(super) async fn wave(
     context: &Context<'_>,
     messages: Vec<InHand>,
-    counts: &HashMap<String, u32>,
+    counts: &HashMap<String, Replays>,
+    canary: bool,
 ) -> bool {
-    let sorted = sort(&mut context.state(), &context.judge(), messages, counts);
+    if context.state().is_stopped() {
+        context.keep_all(messages, Kept::Stopped);
+        return true;
+    }
+    let mut sorted = sort(&mut context.state(), &context.judge(), messages, counts);
+    if canary
+        && let Some(stop) = came_back(&sorted.to_routes, context.previous_run(), context.now())
+    {
+        context.stop(stop);
+        for (message, _) in sorted.to_routes.iter_mut().flat_map(std::mem::take) {
+            context.state().keep(message, Kept::Stopped);
+        }
+    }
     let replays = join_all(
         sorted
             .to_routes
@@ -46,10 +66,39 @@ pub(super) async fn wave(
     replayed.into_iter().all(|clean| clean) && quarantined
 }
 
+/// Why the round stops when most of the canary is what the previous run replayed, back again. What no replay cures is
+/// not among it.
+fn came_back(
+    to_routes: &[Vec<(InHand, Replays)>],
+    previous: Option<&str>,
+    now: DateTime<Utc>,
+) -> Option<Stop> {
+    let previous = previous?;
+    let is_back = |(_, replays): &&(InHand, Replays)| replays.count >= 2 && replays.run == previous;
+    let going = to_routes.iter().flatten();
+    let back = going.clone().filter(is_back).count();
+    let going = going.count();
+    if going == 0 || back * 2 < going {
+        return None;
+    }
+    let reason = format!(
+        "{back} of the first {going} messages are those that {previous} replayed, back for the second time: the consumer still fails"
+    );
+    let breaker = OpenBreaker {
+        until: now + BREAKER_OPEN,
+        reason: reason.clone(),
+    };
+    Some(Stop::Escalate {
+        rule: Rule::Breaker,
+        reason,
+        breaker: Some(breaker),
+    })
+}
+
 /// A wave's messages by where they go.
 struct Sorted {
     /// For each route, its messages and how often each was replayed before.
-    to_routes: Vec<Vec<(InHand, u32)>>,
+    to_routes: Vec<Vec<(InHand, Replays)>>,
     to_quarantine: Vec<(InHand, Poison, String)>,
 }
 
@@ -58,7 +107,7 @@ fn sort(
     state: &mut State,
     judge: &Judge<'_>,
     messages: Vec<InHand>,
-    counts: &HashMap<String, u32>,
+    counts: &HashMap<String, Replays>,
 ) -> Sorted {
     let mut sorted = Sorted {
         to_routes: judge.plan.routes.iter().map(|_| Vec::new()).collect(),
@@ -71,12 +120,19 @@ fn sort(
         }
         let replays = message
             .mark()
-            .map(|(count, _)| count)
-            .or_else(|| counts.get(message.ledger_key()).copied())
-            .unwrap_or(0);
-        state.note_failure(&message);
-        match judge.fate(&message, replays) {
-            Fate::Replay(at) => sorted.to_routes[at].push((message, replays)),
+            .or_else(|| counts.get(message.ledger_key()).cloned())
+            .unwrap_or_default();
+        let fate = judge.fate(&message, replays.count);
+        if !matches!(fate, Fate::Keep(_)) {
+            state.progress.groups.note(&message);
+        }
+        match fate {
+            Fate::Replay(at) => {
+                if !message.is_looked_into() {
+                    state.progress.account.not_looked_into += 1;
+                }
+                sorted.to_routes[at].push((message, replays));
+            }
             Fate::Quarantine(poison, why) => sorted.to_quarantine.push((message, poison, why)),
             Fate::Keep(why) => state.keep(message, why),
         }
@@ -94,6 +150,41 @@ mod tests {
         InHand {
             group: Some(group.into()),
             ..named(id)
+        }
+    }
+
+    #[test]
+    fn a_canary_stops_when_half_of_it_is_back_for_the_second_time() {
+        let replayed = |count, run: &str| {
+            let run = run.to_owned();
+            (named("m"), Replays { count, run })
+        };
+        let back = || replayed(2, "run-1");
+        let once = || replayed(1, "run-1");
+        let other = || replayed(5, "run-0");
+        let new = || replayed(0, "");
+        let now = DateTime::UNIX_EPOCH;
+        for (messages, previous, stops) in [
+            (vec![back(), new()], Some("run-1"), true),
+            (vec![back(), new(), new()], Some("run-1"), false),
+            (vec![once(), other()], Some("run-1"), false),
+            (vec![back()], Some("run-2"), false),
+            (vec![back()], None, false),
+            (vec![], Some("run-1"), false),
+        ] {
+            let stop = came_back(&[messages.clone(), Vec::new()], previous, now);
+            assert_eq!(stop.is_some(), stops, "{messages:?} after {previous:?}");
+            if let Some(stop) = stop {
+                let Stop::Escalate {
+                    rule: Rule::Breaker,
+                    breaker: Some(breaker),
+                    ..
+                } = stop
+                else {
+                    panic!("{stop:?}");
+                };
+                assert_eq!(breaker.until, now + BREAKER_OPEN);
+            }
         }
     }
 
@@ -126,16 +217,22 @@ mod tests {
         };
         let mut state = State::new(&plan, Progress::default(), Memory::default());
         state.keep(grouped("a1", "a"), Kept::Undelivered);
-        let messages = ["a2", "b1"].map(|id| InHand {
-            origin: None,
-            ..grouped(id, &id[..1])
+        let messages = ["a2", "b1"].map(|id| {
+            crate::sample::opened(InHand {
+                origin: None,
+                ..grouped(id, &id[..1])
+            })
         });
-        let counts = HashMap::from([("b1".to_owned(), 2)]);
+        let twice = Replays {
+            count: 2,
+            run: "run-1".into(),
+        };
+        let counts = HashMap::from([("b1".to_owned(), twice.clone())]);
         let sorted = sort(&mut state, &judge, messages.to_vec(), &counts);
         let [ref to_route] = sorted.to_routes[..] else {
             panic!("{} routes", sorted.to_routes.len());
         };
-        assert_eq!(to_route, &[(messages[1].clone(), 2)]);
+        assert_eq!(to_route, &[(messages[1].clone(), twice)]);
         assert_eq!(state.progress.account.returned["behind_in_group"], 1);
     }
 }

@@ -1,0 +1,581 @@
+//! What is to become of a message: replayed by a route, quarantined with a reason, or kept.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+
+use crate::envelope::{Envelope, Payload};
+use crate::error::ReplayError;
+use crate::message::InHand;
+use crate::plan::{Plan, Route};
+use crate::policy::{Destination, Filter};
+
+/// Why a message is quarantined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Poison {
+    /// It was replayed as often as the policy allows, and came back.
+    ReplayedTooOften,
+    /// Its body is not what the destination reads.
+    Undecodable,
+    /// It was for somebody who is no destination of the policy.
+    Unroutable,
+    /// It is longer than its destination takes.
+    TooLarge,
+    /// It only tells of a payload that is not there.
+    NoPayload,
+    /// Only the beginning of its payload is there.
+    CutShort,
+    /// It tells of a payload that was delivered.
+    Delivered,
+}
+
+impl Poison {
+    /// The reason as accounts and attributes name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ReplayedTooOften => "replayed_too_often",
+            Self::Undecodable => "undecodable",
+            Self::Unroutable => "unroutable",
+            Self::TooLarge => "too_large",
+            Self::NoPayload => "no_payload",
+            Self::CutShort => "cut_short",
+            Self::Delivered => "delivered",
+        }
+    }
+}
+
+/// Why a message stays in the dead-letter queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kept {
+    /// The policy's filter does not select it.
+    Filtered,
+    /// It was sent after the run began.
+    ArrivedLater,
+    /// It could not be delivered.
+    Undelivered,
+    /// An earlier message of its FIFO group stays, and the order within a group is kept.
+    BehindInGroup,
+    /// The run stopped.
+    Stopped,
+}
+
+impl Kept {
+    /// The reason as accounts name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Filtered => "filtered",
+            Self::ArrivedLater => "arrived_later",
+            Self::Undelivered => "undelivered",
+            Self::BehindInGroup => "behind_in_group",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// What is to become of a message.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fate {
+    /// To the route of this index.
+    Replay(usize),
+    /// To the quarantine.
+    Quarantine(Poison, String),
+    /// It stays.
+    Keep(Kept),
+}
+
+/// Compiles the policy's schema, as a [`Judge`] wants it.
+pub fn compiled(schema: Option<&Value>) -> Result<Option<jsonschema::Validator>, ReplayError> {
+    schema
+        .map(jsonschema::validator_for)
+        .transpose()
+        .map_err(|error| ReplayError::Schema(error.to_string()))
+}
+
+/// What a message's fate depends on besides the message.
+pub struct Judge<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// The policy's schema, compiled.
+    pub schema: Option<&'a jsonschema::Validator>,
+    /// When the run began.
+    pub began: DateTime<Utc>,
+    /// Now.
+    pub now: DateTime<Utc>,
+}
+
+impl Judge<'_> {
+    /// Decides a message's fate. `replays` is how often it was replayed before.
+    #[must_use]
+    pub fn fate(&self, message: &InHand, replays: u32) -> Fate {
+        // SQS stamps with its own clock, to the millisecond.
+        if message.sent_at.is_some_and(|sent_at| sent_at > self.began) {
+            return Fate::Keep(Kept::ArrivedLater);
+        }
+        let filter = &self.plan.filter;
+        let readable = message.is_looked_into();
+        let needs_json = readable && (self.schema.is_some() || filter.reads_body());
+        let body: Option<Result<Value, serde_json::Error>> =
+            needs_json.then(|| serde_json::from_str(message.judged()));
+        let json = body.as_ref().and_then(|body| body.as_ref().ok());
+        if !self.selects(filter, message) || (readable && !has_values(filter, json)) {
+            return Fate::Keep(Kept::Filtered);
+        }
+        if let Some((poison, why)) = absent(&message.envelope.payload) {
+            return Fate::Quarantine(poison, shorten(why));
+        }
+        let allowed = self.plan.limits.max_replays_per_message.get();
+        if replays >= allowed {
+            let why = format!("it was replayed {replays} times and came back each time");
+            return Fate::Quarantine(Poison::ReplayedTooOften, why);
+        }
+        if let Some(why) = body.and_then(|body| self.misfit(body)) {
+            return Fate::Quarantine(Poison::Undecodable, shorten(why));
+        }
+        match self.route(message) {
+            Ok(at) => fits(message, at, &self.plan.routes[at]),
+            Err(why) => Fate::Quarantine(Poison::Unroutable, shorten(why)),
+        }
+    }
+
+    /// Why a body does not fit the schema, where there is one.
+    fn misfit(&self, body: Result<Value, serde_json::Error>) -> Option<String> {
+        let schema = self.schema?;
+        match body {
+            Err(error) => Some(format!("its body is no JSON: {error}")),
+            Ok(json) => schema.validate(&json).err().map(|error| {
+                format!(
+                    "its body does not fit the schema at {:?}: {error}",
+                    error.instance_path().to_string()
+                )
+            }),
+        }
+    }
+
+    /// The route of whom the message was for; of one that does not say, the default.
+    fn route(&self, message: &InHand) -> Result<usize, String> {
+        let routes = &self.plan.routes;
+        let names = &message.envelope.names;
+        let Some(first) = names.first() else {
+            let default = self.plan.default_destination.as_ref();
+            return default
+                .and_then(|default| routes.iter().position(|route| route.destination.arn == *default))
+                .ok_or_else(|| "it does not say where it came from, and the policy names no default destination".to_owned());
+        };
+        let serving = names.iter().find_map(|name| {
+            routes
+                .iter()
+                .position(|route| route.destination.serves(name))
+        });
+        serving.ok_or_else(|| {
+            let through = names[1..].join(", through ");
+            let through = if through.is_empty() {
+                through
+            } else {
+                format!(", through {through}")
+            };
+            format!(
+                "it was for {first}{through}, and no destination of the policy is or serves that"
+            )
+        })
+    }
+
+    fn selects(&self, filter: &Filter, message: &InHand) -> bool {
+        let (min, max) = filter.ages();
+        let age = message.sent_at.map(|sent_at| self.now - sent_at);
+        let old_enough = min.is_none_or(|min| age.is_some_and(|age| age >= min));
+        let young_enough = max.is_none_or(|max| age.is_some_and(|age| age <= max));
+        let attributes = filter.attributes.iter().all(|wanted| {
+            message
+                .text(&wanted.name)
+                .is_some_and(|value| wanted.any_of.iter().any(|one| one == value))
+        });
+        let mut names = message.envelope.names.iter();
+        let origin = filter.source_arns.is_empty()
+            || names.any(|name| filter.source_arns.iter().any(|arn| arn.as_str() == name));
+        let cause = message.envelope.cause.as_ref();
+        let cause = filter.causes.is_empty()
+            || cause.is_some_and(|cause| filter.causes.contains(&cause.code));
+        old_enough && young_enough && attributes && origin && cause
+    }
+}
+
+/// Whether a body has the values that a filter wants.
+fn has_values(filter: &Filter, json: Option<&Value>) -> bool {
+    filter.body.iter().all(|wanted| {
+        json.and_then(|json| json.pointer(&wanted.pointer))
+            .is_some_and(|value| wanted.any_of.contains(value))
+    })
+}
+
+/// Why there is nothing to deliver.
+fn absent(payload: &Payload) -> Option<(Poison, String)> {
+    match payload {
+        Payload::Missing { what, .. } => Some((Poison::NoPayload, what.clone())),
+        Payload::CutShort(what) => Some((Poison::CutShort, what.clone())),
+        Payload::Delivered => {
+            let what = "the record is of a success: what it holds was delivered".to_owned();
+            Some((Poison::Delivered, what))
+        }
+        Payload::Body | Payload::Inside(_) | Payload::Notified { .. } => None,
+    }
+}
+
+/// Whether the destination takes the message.
+fn fits(message: &InHand, at: usize, route: &Route) -> Fate {
+    let Destination { arn, .. } = &route.destination;
+    let bytes = if route.destination.is_function() {
+        let event = message.envelope.to_function(&message.body);
+        if serde_json::from_str::<serde::de::IgnoredAny>(event).is_err() {
+            let why = "its body is no JSON, which a function's event must be".to_owned();
+            return Fate::Quarantine(Poison::Undecodable, why);
+        }
+        event.len()
+    } else {
+        message.envelope.to_queue(&message.body).len() + message.attribute_bytes()
+    };
+    if bytes > route.max_message_bytes {
+        let why = format!(
+            "it has {bytes} bytes, and {arn} takes {}",
+            route.max_message_bytes
+        );
+        return Fate::Quarantine(Poison::TooLarge, why);
+    }
+    Fate::Replay(at)
+}
+
+fn shorten(mut text: String) -> String {
+    const MAX: usize = 300;
+    if text.len() > MAX {
+        let end = (0..=MAX)
+            .rev()
+            .find(|at| text.is_char_boundary(*at))
+            .unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
+/// Why a message is quarantined, and what it was, for whoever mends it.
+#[must_use]
+pub fn reason(message: &InHand, plan: &Plan, poison: Poison, why: &str, run_id: &str) -> Value {
+    let Envelope {
+        kind,
+        payload,
+        names,
+        request,
+        cause,
+    } = &message.envelope;
+    let lost = match payload {
+        Payload::Missing { lost, .. } => Some(lost),
+        _ => None,
+    };
+    let cause = cause
+        .as_ref()
+        .map(|cause| serde_json::json!({"code": shorten(cause.code.clone()), "message": shorten(cause.words.clone())}));
+    let mut reason = serde_json::json!({
+        "reason": poison.name(),
+        "why": why,
+        "source": plan.source,
+        "envelope": kind.name(),
+        "origin": message.origin,
+        "names": names,
+        "request_id": request,
+        "cause": cause,
+        "lost": lost,
+        "group": message.group,
+        "message_id": message.id,
+        "run_id": run_id,
+    });
+    if let Value::Object(fields) = &mut reason {
+        fields.retain(|_, value| !value.is_null());
+    }
+    reason
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::envelope::Cause;
+    use crate::message::{QUARANTINED, acceptable, quarantined};
+    use crate::sample::{INGEST, ORDERS, message, opened, plan, straight, string};
+    use proptest::prelude::*;
+    use serde_json::json;
+    use std::collections::HashMap;
+
+    fn fate(plan: &Plan, message: &InHand, replays: u32) -> Fate {
+        let schema = plan
+            .checks_bodies
+            .then(|| jsonschema::validator_for(&json!({"type": "object"})).unwrap());
+        Judge {
+            plan,
+            schema: schema.as_ref(),
+            began: DateTime::from_timestamp(2_000, 0).unwrap(),
+            now: DateTime::from_timestamp(2_010, 0).unwrap(),
+        }
+        .fate(message, replays)
+    }
+
+    #[test]
+    fn a_message_goes_back_to_its_origin_and_one_without_goes_to_the_default() {
+        let plan = plan(|_| ());
+        assert_eq!(fate(&plan, &message("x"), 0), Fate::Replay(0));
+        assert_eq!(fate(&plan, &straight("x"), 0), Fate::Replay(0));
+        let invoked = opened(InHand {
+            origin: Some(INGEST.into()),
+            ..message("{}")
+        });
+        assert_eq!(fate(&plan, &invoked, 0), Fate::Replay(1));
+    }
+
+    #[test]
+    fn poison_is_quarantined_with_its_reason() {
+        let plan = plan(|v| v["body_schema"] = json!({"type": "object"}));
+        let reason = |message: &InHand, replays| match fate(&plan, message, replays) {
+            Fate::Quarantine(poison, _) => poison.name(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(reason(&message("not json"), 0), "undecodable");
+        assert_eq!(reason(&message("[1]"), 0), "undecodable");
+        assert_eq!(reason(&message("{}"), 3), "replayed_too_often");
+        let stranger = opened(InHand {
+            origin: Some("arn:aws:sqs:eu-west-1:1:other".into()),
+            ..message("{}")
+        });
+        assert_eq!(reason(&stranger, 0), "unroutable");
+        let garbage = opened(InHand {
+            origin: Some(INGEST.into()),
+            ..message("{")
+        });
+        assert_eq!(reason(&garbage, 0), "undecodable");
+    }
+
+    #[test]
+    fn a_message_without_origin_or_default_is_unroutable() {
+        let plan = plan(|v| v["default_destination"] = Value::Null);
+        assert!(matches!(
+            fate(&plan, &straight("x"), 0),
+            Fate::Quarantine(Poison::Unroutable, _)
+        ));
+    }
+
+    #[test]
+    fn messages_that_came_later_or_do_not_match_stay() {
+        let plan = plan(|v| {
+            v["filter"] = json!({
+                "min_age_seconds": 60,
+                "attributes": [{"name": "kind", "any_of": ["order", "refund"]}],
+                "body": [{"pointer": "/tenant/id", "any_of": [7, "seven"]}],
+                "source_arns": [ORDERS],
+            });
+        });
+        let mut matching = message(r#"{"tenant":{"id":7}}"#);
+        matching.attributes.insert("kind".into(), string("refund"));
+        assert_eq!(fate(&plan, &matching, 0), Fate::Replay(0));
+        let kept = Fate::Keep(Kept::Filtered);
+        let young = InHand {
+            sent_at: DateTime::from_timestamp(1_990, 0),
+            ..matching.clone()
+        };
+        assert_eq!(fate(&plan, &young, 0), kept);
+        assert_eq!(
+            fate(
+                &plan,
+                &opened(InHand {
+                    origin: None,
+                    ..matching.clone()
+                }),
+                0
+            ),
+            kept
+        );
+        assert_eq!(
+            fate(
+                &plan,
+                &InHand {
+                    attributes: HashMap::new(),
+                    ..matching.clone()
+                },
+                0
+            ),
+            kept
+        );
+        assert_eq!(
+            fate(
+                &plan,
+                &InHand {
+                    body: r#"{"tenant":{"id":8}}"#.into(),
+                    ..matching.clone()
+                },
+                0
+            ),
+            kept
+        );
+        let late = InHand {
+            sent_at: DateTime::from_timestamp(2_001, 0),
+            ..matching
+        };
+        assert_eq!(fate(&plan, &late, 0), Fate::Keep(Kept::ArrivedLater));
+    }
+
+    fn poison(fate: Fate) -> (&'static str, String) {
+        match fate {
+            Fate::Quarantine(poison, why) => (poison.name(), why),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn whom_a_message_was_for_decides_and_the_default_serves_who_says_nothing() {
+        let invoices = "arn:aws:lambda:eu-west-1:123456789012:function:invoices";
+        let topic = "arn:aws:sns:eu-west-1:123456789012:shop";
+        let plan = plan(|policy| {
+            policy["destinations"] = json!([{"arn": INGEST}, {"arn": invoices, "serves": [topic]}]);
+            policy["default_destination"] = json!(INGEST);
+        });
+        let failed = |function: &str| {
+            straight(&json!({
+                "version": "1.0",
+                "requestContext": {"functionArn": function, "condition": "RetriesExhausted", "requestId": "r"},
+                "requestPayload": {"id": 7},
+            }).to_string())
+        };
+        let of_rule = |target: &str| {
+            let mut event = straight(r#"{"detail": {}}"#);
+            for (name, value) in [
+                ("RULE_ARN", "arn:aws:events:eu-west-1:123456789012:rule/r"),
+                ("TARGET_ARN", target),
+            ] {
+                event.attributes.insert(name.into(), string(value));
+            }
+            opened(event)
+        };
+        let notified = straight(
+            &json!({"Type": "Notification", "TopicArn": topic, "Message": "{}"}).to_string(),
+        );
+        for (message, at) in [
+            (straight("{}"), 0),
+            (failed(&format!("{INGEST}:$LATEST")), 0),
+            (failed(&format!("{invoices}:7")), 1),
+            (of_rule(invoices), 1),
+            (notified, 1),
+        ] {
+            assert_eq!(fate(&plan, &message, 0), Fate::Replay(at), "{message:?}");
+        }
+        for named in [
+            "arn:aws:lambda:eu-west-1:123456789012:function:refunds",
+            &format!("{INGEST}:live"),
+        ] {
+            for message in [failed(named), of_rule(named)] {
+                let (reason, why) = poison(fate(&plan, &message, 0));
+                assert_eq!(reason, "unroutable");
+                assert!(why.contains(named), "{why}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_no_payload_is_quarantined_with_what_was_lost_and_never_replayed() {
+        let plan = plan(|policy| policy["default_destination"] = json!(INGEST));
+        let batch = straight(&json!({
+            "requestContext": {"functionArn": INGEST, "condition": "RetryAttemptsExhausted"},
+            "KafkaBatchInfo": {
+                "eventSourceArn": "arn:aws:kafka:eu-west-1:123456789012:cluster/c/0-1",
+                "recordsInfo": {"read-ings-0": {"firstRecordOffset": "4711", "lastRecordOffset": "5210"}},
+            },
+        }).to_string());
+        let (name, why) = poison(fate(&plan, &batch, 0));
+        assert_eq!(name, "no_payload");
+        assert!(
+            why.contains("topic read-ings, partition 0, offsets 4711 to 5210"),
+            "{why}"
+        );
+        let told = reason(&batch, &plan, Poison::NoPayload, &why, "run-1");
+        let range = json!([{"topic": "read-ings", "partition": "0", "firstRecordOffset": "4711", "lastRecordOffset": "5210"}]);
+        assert_eq!(told["lost"]["ranges"], range);
+        let out = quarantined(0, &batch, &plan, &told, "run-1").unwrap();
+        assert_eq!(out.entry.message_body(), batch.body);
+    }
+
+    #[test]
+    fn a_payload_in_s3_is_replayed_as_it_is_and_judged_by_nobody() {
+        let plan = plan(|policy| {
+            policy["body_schema"] = json!({"type": "object"});
+            policy["filter"] = json!({"body": [{"pointer": "/tenant", "any_of": [7]}]});
+        });
+        for class in [
+            "com.amazon.sqs.javamessaging.MessageS3Pointer",
+            "software.amazon.payloadoffloading.PayloadS3Pointer",
+        ] {
+            let pointer = message(&json!([class, {"s3BucketName": "b", "s3Key": "k"}]).to_string());
+            assert!(!pointer.is_looked_into());
+            assert_eq!(fate(&plan, &pointer, 0), Fate::Replay(0));
+        }
+        let other = message(r#"["a", {"s3Key": "k"}]"#);
+        assert_eq!(fate(&plan, &other, 0), Fate::Keep(Kept::Filtered));
+    }
+
+    #[test]
+    fn only_chosen_causes_are_replayed() {
+        let plan = plan(|policy| policy["filter"] = json!({"causes": ["Timeout"]}));
+        let failed = |code: &str| {
+            let mut failed = message("{}");
+            failed.envelope.cause = Some(Cause {
+                code: code.into(),
+                words: String::new(),
+            });
+            failed
+        };
+        assert_eq!(fate(&plan, &failed("Timeout"), 0), Fate::Replay(0));
+        for other in [failed("ValueError"), message("{}")] {
+            assert_eq!(fate(&plan, &other, 0), Fate::Keep(Kept::Filtered));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_message_holds_what_is_written_of_it_is_acceptable(
+            body in prop_oneof![any::<String>(), wild().prop_map(|value| value.to_string())],
+            texts in prop::collection::hash_map("RequestID|ErrorCode|ErrorMessage|RULE_ARN|TARGET_ARN|SCHEDULE_ARN|[a-z]", any::<String>(), 0..6),
+            origin in prop::option::of(any::<String>()),
+        ) {
+            let plan = plan(|policy| policy["body_schema"] = json!({"type": "object"}));
+            let mut held = straight(&body);
+            held.origin = origin;
+            for (name, text) in &texts {
+                held.attributes.insert(name.clone(), string(text));
+            }
+            let held = opened(held);
+            let told = match fate(&plan, &held, 0) {
+                Fate::Quarantine(poison, why) => reason(&held, &plan, poison, &why, "run-1"),
+                _ => reason(&held, &plan, Poison::Unroutable, &body, "run-1"),
+            };
+            let out = quarantined(0, &held, &plan, &told, "run-1").unwrap();
+            let label = out.entry.message_attributes().unwrap()[QUARANTINED].string_value().unwrap();
+            prop_assert_eq!(acceptable(label), label);
+            prop_assert!(serde_json::from_str::<Value>(label).is_ok());
+            prop_assert!(held.ledger_key().len() <= 100);
+            prop_assert_eq!(out.entry.message_body(), body);
+        }
+    }
+
+    fn wild() -> impl Strategy<Value = Value> {
+        let name = "requestContext|requestPayload|functionArn|condition|KafkaBatchInfo|recordsInfo|Type|TopicArn|Message|[a-z]{1,3}";
+        let leaf = prop_oneof![
+            Just(json!(INGEST)),
+            Just(json!("Notification")),
+            Just(json!("arn:aws:sns:eu-west-1:123456789012:t")),
+            any::<String>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            Just(Value::Null),
+        ];
+        leaf.prop_recursive(4, 40, 6, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::hash_map(name, inner, 0..6)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+}
