@@ -39,7 +39,7 @@ pub fn run_id(remediation: &str, resource: &str, transition: &str) -> String {
     format!("run-{}", digest(&[remediation, resource, transition], 10))
 }
 
-/// What a human approves: the hash of exactly this plan, in the form that a step's input holds it.
+/// The hash of exactly this plan, in the form that a step's input holds it.
 #[must_use]
 pub fn plan_hash(plan: &serde_json::Value) -> String {
     digest(&[&plan.to_string()], 16)

@@ -223,6 +223,7 @@ impl Rule {
                 | Self::Breaker
                 | Self::Undecided
                 | Self::NoTimeLeft
+                | Self::AlarmActionsDisabled
         )
     }
 }

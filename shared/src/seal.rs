@@ -64,6 +64,18 @@
 //! let _ = shared::ledger::Ledger::remember;
 //! ```
 //!
+//! ```compile_fail,E0624
+//! let _ = shared::ledger::Ledger::reconcile;
+//! ```
+//!
+//! ```compile_fail,E0624
+//! let _ = shared::ledger::Ledger::waits_no_more;
+//! ```
+//!
+//! ```compile_fail,E0624
+//! let _ = shared::ledger::Ledger::beat;
+//! ```
+//!
 //! # Grounds and refusals come from the guard
 //!
 //! Both are read outside, and neither is put together there:
@@ -140,6 +152,25 @@
 //!     let first = work.clear("raise the page")?;
 //!     let second = first.clone();
 //!     Ok([first, second])
+//! }
+//! ```
+//!
+//! A call takes it for good, so that it cannot serve another:
+//!
+//! ```
+//! use shared::remediation::Clearance;
+//! fn call(_: Clearance<'_>) {}
+//! fn calls(clearance: Clearance<'_>) {
+//!     call(clearance);
+//! }
+//! ```
+//!
+//! ```compile_fail,E0382
+//! use shared::remediation::Clearance;
+//! fn call(_: Clearance<'_>) {}
+//! fn calls(clearance: Clearance<'_>) {
+//!     call(clearance);
+//!     call(clearance);
 //! }
 //! ```
 //!

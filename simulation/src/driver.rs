@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use shared::alarm::State;
 use shared::clock::Clock;
 use shared::ledger::Ledger;
-use shared::outcome::{Outcome, Report, Response};
+use shared::outcome::{Outcome, Report, Response, Rule};
 use shared::remediation::Remediation;
 use shared::runtime::{Invocation, RunError, Runtime, Suite};
 use shared::settings::Settings;
@@ -28,7 +28,7 @@ use crate::store::Door;
 use crate::toys::page::Page;
 use crate::toys::replay::Replay;
 use crate::toys::rollback::Rollback;
-use crate::world::{AlarmNow, NORMAL, OURS, Visits, World, alarm_arn, alarm_event};
+use crate::world::{AlarmNow, Effect, NORMAL, OURS, Visits, World, alarm_arn, alarm_event};
 
 /// Lambda's time limit of the functions, in seconds.
 const TIMEOUT: u64 = 90;
@@ -619,7 +619,7 @@ impl Driver {
                     deliver(self, 100, payload, playbook.clone());
                 }
                 Outcome::Escalated {
-                    rule: shared::outcome::Rule::ApprovalRequired,
+                    rule: Rule::ApprovalRequired,
                     ..
                 } => approvals.push(json!({
                     "target": report.target,
@@ -673,6 +673,21 @@ impl Driver {
                         && effect.resource == report.resource
                         && Some(&effect.run_id) == report.causation_id.as_ref()
                 })
+            }
+            // Nobody is asked to approve what the run has put there, and it stands.
+            (
+                Outcome::Escalated {
+                    rule: Rule::ApprovalRequired,
+                    ..
+                },
+                _,
+            ) => {
+                let own = |effect: &Effect| {
+                    !effect.reverts
+                        && effect.resource == report.resource
+                        && Some(&effect.run_id) == report.causation_id.as_ref()
+                };
+                thing.value == OURS && inner.effects.iter().any(own)
             }
             _ => false,
         };

@@ -34,6 +34,8 @@ pub enum Invariant {
     EndIsTold,
     /// What is remembered is so.
     TrueMemory,
+    /// A message that was delivered twice was counted as a possible duplicate.
+    CountedDuplicates,
 }
 
 impl Invariant {
@@ -52,6 +54,7 @@ impl Invariant {
             Self::KillSwitch => "kill-switch",
             Self::EndIsTold => "end-is-told",
             Self::TrueMemory => "true-memory",
+            Self::CountedDuplicates => "counted-duplicates",
         }
     }
 }
@@ -89,6 +92,7 @@ pub fn at_rest(world: &World, targets: &[Target]) {
         memory(&inner, target, &mut found);
     }
     one_action(&inner, &mut found);
+    duplicates(&inner, &mut found);
     ends(&inner, targets, &mut found);
     drop(inner);
     for (invariant, what) in found {
@@ -219,7 +223,7 @@ fn acted(inner: &Inner, target: &Target, found: &mut Found) {
             _ => false,
         });
         let under_way = standing(inner, target)
-            .is_some_and(|stands| stands.settling.is_some() || stands.run.is_some());
+            .is_some_and(|stands| !stands.settling.is_empty() || !stands.runs.is_empty());
         if answered.is_none() && !passes && !under_way {
             found.push((
                 Invariant::ActedOrReason,
@@ -283,6 +287,18 @@ fn one_action(inner: &Inner, found: &mut Found) {
     }
 }
 
+fn duplicates(inner: &Inner, found: &mut Found) {
+    for (resource, thing) in &inner.things {
+        let twice = thing.delivered.iter().filter(|(_, times)| **times > 1);
+        for (message, times) in twice.filter(|(message, _)| !thing.counted.contains(message)) {
+            found.push((
+                Invariant::CountedDuplicates,
+                format!("message {message} of {resource} was delivered {times} times, and nobody counted that"),
+            ));
+        }
+    }
+}
+
 fn ends(inner: &Inner, targets: &[Target], found: &mut Found) {
     for (key, item) in &inner.table {
         if key.sk.starts_with("untold#") {
@@ -293,8 +309,10 @@ fn ends(inner: &Inner, targets: &[Target], found: &mut Found) {
         }
         if key.sk.starts_with("standing#")
             && let Some(stands) = parsed::<Standing>(item)
-            && let Some(run) = &stands.run
-            && !run.transition.starts_with("restore|")
+            && let Some(run) = stands
+                .runs
+                .iter()
+                .find(|run| !run.transition.starts_with("restore|"))
             && !targets
                 .iter()
                 .any(|target| target.resource == stands.resource && is_off(inner, target))
@@ -310,6 +328,19 @@ fn ends(inner: &Inner, targets: &[Target], found: &mut Found) {
         let Some(record) = parsed::<Record>(item) else {
             continue;
         };
+        let of_target = |target: &&Target| key.pk.contains(&format!("#{}#", target.resource));
+        let off = targets
+            .iter()
+            .find(of_target)
+            .is_some_and(|target| is_off(inner, target));
+        // What was taken back before it had settled says so to whoever asks.
+        let open = !matches!(record.status, Status::Completed | Status::Settling);
+        if open && !key.pk.contains("#restore|") && !off {
+            found.push((
+                Invariant::EndIsTold,
+                format!("{} has not ended: {}", key.pk, record.status.as_str()),
+            ));
+        }
         let Some(report) = record.report.filter(|_| record.status == Status::Completed) else {
             continue;
         };

@@ -74,6 +74,11 @@ fn main() -> ExitCode {
 fn storms() -> Result<(), Error> {
     let alarm = storm::one_alarm(1_000)?;
     println!("{}", alarm.told("one alarm on all targets"));
+    let sweep = storm::one_look(1_000)?;
+    println!(
+        "{}",
+        sweep.told("a thousand targets in one look of the schedule")
+    );
     let alarms = storm::many_alarms(100)?;
     println!(
         "{}",

@@ -128,8 +128,8 @@ pub const MUTATIONS: &[Mutation] = &[
         name: "a run that died is never taken up",
         edits: &[Edit {
             file: "guard/duty.rs",
-            find: "Some(run) if !run.transition.starts_with(\"restore|\") => Duty::Resume(Box::new(run.clone())),",
-            replace: "Some(run) if run.transition.is_empty() => Duty::Resume(Box::new(run.clone())),",
+            find: "open.map_or(Duty::Wait, |run| Duty::Resume(Box::new(run.clone())))",
+            replace: "open.map_or(Duty::Wait, |run| if run.transition.is_empty() { Duty::Resume(Box::new(run.clone())) } else { Duty::Wait })",
         }],
         noticed_by: Seeds(&["end-is-told", "acted-or-reason"]),
     },
@@ -214,6 +214,96 @@ pub const MUTATIONS: &[Mutation] = &[
             replace: "snapshot: facts.snapshot().cloned(),",
         }],
         noticed_by: Seeds(&["snapshot-first"]),
+    },
+    Mutation {
+        name: "a run that has not ended gives way to the next",
+        edits: &[Edit {
+            file: "guard/next.rs",
+            find: "let mut runs: Vec<OpenRun> = others.collect();",
+            replace: "let mut runs: Vec<OpenRun> = others.take(0).collect();",
+        }],
+        noticed_by: Seeds(&["end-is-told", "counted-duplicates", "acted-or-reason"]),
+    },
+    Mutation {
+        name: "what a run had in hand that ends without a word is forgotten",
+        edits: &[Edit {
+            file: "runtime/refuse.rs",
+            find: "let record = facts.record.as_ref()?;",
+            replace: "let record = facts.record.as_ref().filter(|_| false)?;",
+        }],
+        noticed_by: Seeds(&["counted-duplicates"]),
+    },
+    Mutation {
+        name: "what other runs have saved is not read",
+        edits: &[Edit {
+            file: "runtime/act.rs",
+            find: "if R::Rounds::at_most(&run.target.action) < 2 {",
+            replace: "if R::Rounds::at_most(&run.target.action) < 200 {",
+        }],
+        noticed_by: Seeds(&["counted-duplicates"]),
+    },
+    Mutation {
+        name: "a plan that was approved is to be approved again after a death",
+        edits: &[Edit {
+            file: "runtime/plan.rs",
+            find: "fields.retain(|name, _| !R::MOMENTARY.contains(&name.as_str()));",
+            replace: "fields.retain(|name, _| !name.is_empty() || R::MOMENTARY.is_empty());",
+        }],
+        noticed_by: Seeds(&["honest-report"]),
+    },
+    Mutation {
+        name: "what failed before its claim is not taken up",
+        edits: &[Edit {
+            file: "runtime/target.rs",
+            find: "Ok(facts) if facts.record.is_none() => facts,",
+            replace: "Ok(facts) if facts.record.is_none() && run.listed && !run.listed => facts,",
+        }],
+        noticed_by: Test(
+            STORIES,
+            "what_failed_for_longer_than_its_news_is_new_is_acted_on_at_last",
+        ),
+    },
+    Mutation {
+        name: "actions that are enabled again change nothing",
+        edits: &[Edit {
+            file: "guard/decide.rs",
+            find: "        // Enabling them again changes no state of the alarm, so that nothing would say so.\n",
+            replace: "        LiveAlarm::Found { actions_enabled: false, .. } => Some(skip(Rule::AlarmActionsDisabled, String::new())),\n",
+        }],
+        noticed_by: Test(GUARD, "rules::each_passing_rule_says_when_to_look_again"),
+    },
+    Mutation {
+        name: "an end that was still to come is told after it",
+        edits: &[Edit {
+            file: "runtime/refuse.rs",
+            find: "told: (!again && !goes_on && is_told(&report.outcome)).then_some(&report),",
+            replace: "told: (!again && (goes_on || is_told(&report.outcome))).then_some(&report),",
+        }],
+        noticed_by: Test(STORIES, "a_recovery_that_is_due_is_told_once"),
+    },
+    Mutation {
+        name: "a throttled look at the alarms takes all the time",
+        edits: &[Edit {
+            file: "runtime/sweep.rs",
+            find: "let until = now + (last_start - now) / 4;",
+            replace: "let until = now + (last_start - now);",
+        }],
+        noticed_by: Test(
+            STORIES,
+            "what_has_a_term_ends_with_it_though_no_alarm_can_be_read",
+        ),
+    },
+    Mutation {
+        name: "a new change within a minute is taken for the answered one",
+        edits: &[Edit {
+            file: "runtime/sweep.rs",
+            find: ".filter(|latest| latest.at >= since || same(latest.at, since));",
+            replace: ".filter(|latest| latest.at >= since - NOT_YET_TOLD || same(latest.at, since));",
+        }],
+        noticed_by: Test(
+            STORIES,
+            "a_change_whose_event_was_lost_is_not_taken_for_the_one_before",
+        ),
     },
     Mutation {
         name: "what fell due is restored before its alarm is asked",

@@ -52,9 +52,11 @@ impl Outside for Door {
                     };
                     Some(Described { arn, live })
                 });
-                Some(alarms.collect())
+                Some(alarms.collect::<Vec<_>>())
             })
             .await?;
+        self.world
+            .saw(self.invocation(), found.as_deref().unwrap_or_default());
         found.ok_or_else(|| AwsError {
             operation: CALL,
             subject: names.join(","),

@@ -53,7 +53,7 @@ impl Door {
         effect: impl FnOnce(&World) -> T,
     ) -> Result<T, AwsError> {
         let invocation = self.invocation();
-        let (name, fate, takes) = self.world.fate(invocation, operation);
+        let (name, fate, takes) = self.world.fate(invocation, operation, subject);
         let failed = |kind, code: &str| {
             Err(AwsError {
                 operation,

@@ -97,6 +97,24 @@ pub fn many_alarms(alarms: usize) -> Result<Weathered, Error> {
     })
 }
 
+/// So many targets whose alarm's event was lost, in one look of the schedule.
+pub fn one_look(targets: usize) -> Result<Weathered, Error> {
+    paused(async move {
+        let storm = Storm::new(targets, 1);
+        storm.alarm("a1");
+        // By then the event of the change is not on its way any more.
+        tokio::time::sleep(std::time::Duration::from_mins(6)).await;
+        let began = storm.world.now();
+        let failed = storm.invoke(look(), "look-0").await;
+        let took_ms = (storm.world.now() - began).num_milliseconds();
+        storm.to_the_end(usize::from(failed), took_ms).await
+    })
+}
+
+fn look() -> Value {
+    json!({"source": "aws.events", "detail-type": "Scheduled Event"})
+}
+
 struct Storm {
     world: World,
     targets: usize,
@@ -157,8 +175,7 @@ impl Storm {
         while self.acted_on() < self.targets && looks < 12 {
             tokio::time::sleep(std::time::Duration::from_mins(5)).await;
             looks += 1;
-            let payload = json!({"source": "aws.events", "detail-type": "Scheduled Event"});
-            failures += usize::from(self.invoke(payload, &format!("look-{looks}")).await);
+            failures += usize::from(self.invoke(look(), &format!("look-{looks}")).await);
         }
         let load = self.world.inner().load.clone();
         Weathered {
@@ -182,6 +199,23 @@ mod tests {
     fn each_of_a_thousand_targets_of_one_alarm_is_acted_on_or_due() {
         let weathered = one_alarm(1_000).unwrap();
         assert_eq!(weathered.at_once + weathered.due, 1_000, "{weathered:?}");
+        assert_eq!(weathered.failures, 0, "{weathered:?}");
+        assert!(weathered.looks < 12, "{weathered:?}");
+        assert!(weathered.most_flying <= 64, "{weathered:?}");
+    }
+
+    #[test]
+    fn what_does_not_fit_in_the_time_is_due_and_taken_up() {
+        let weathered = one_alarm(3_000).unwrap();
+        assert_eq!(weathered.at_once + weathered.due, 3_000, "{weathered:?}");
+        assert!(weathered.due > 100, "{weathered:?}");
+        assert_eq!(weathered.failures, 0, "{weathered:?}");
+        assert!((1..12).contains(&weathered.looks), "{weathered:?}");
+    }
+
+    #[test]
+    fn a_thousand_targets_in_one_look_are_looked_at_eight_at_a_time() {
+        let weathered = one_look(1_000).unwrap();
         assert_eq!(weathered.failures, 0, "{weathered:?}");
         assert!(weathered.looks < 12, "{weathered:?}");
         assert!(weathered.most_flying <= 64, "{weathered:?}");

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use shared::alarm::State;
 use shared::ledger::items::{Lease, Standing};
 use shared::ledger::store::{Change, Item, Key, Transacted, Write};
+use shared::runtime::outside::Described;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -48,6 +49,8 @@ pub struct Thing {
     pub waiting: BTreeSet<u32>,
     /// How often each message was delivered.
     pub delivered: BTreeMap<u32, u32>,
+    /// Messages of which it was said that they may be delivered twice.
+    pub counted: BTreeSet<u32>,
     /// Versions that a human went back from.
     pub gone_back_from: BTreeSet<u64>,
 }
@@ -179,6 +182,8 @@ pub struct Inner {
     invocations: u64,
     /// When each lease was asked for, by resource and token.
     claims: BTreeMap<(String, u64), Instant>,
+    /// Alarms that an invocation, when it last looked, saw in ALARM.
+    seen: BTreeSet<(u64, String)>,
     /// Kill switches.
     pub thrown: Vec<Thrown>,
     /// What was changed by runs.
@@ -199,6 +204,10 @@ pub struct Inner {
     pub load: Load,
     /// Changes of things that will still meet another.
     pub conflicts_to_come: u32,
+    /// How many looks succeed before so many fail.
+    pub looks_to_fail: (u32, u32),
+    /// What becomes of every call of an operation, or of one with this subject: `Look`, or `Look thing`.
+    pub troubled: BTreeMap<String, Fate>,
     /// The throttle of `DescribeAlarms`: calls in the running second.
     pub described: (i64, u32),
 }
@@ -227,6 +236,7 @@ impl World {
             playing: BTreeMap::new(),
             invocations: 0,
             claims: BTreeMap::new(),
+            seen: BTreeSet::new(),
             thrown: Vec::new(),
             effects: Vec::new(),
             published: Vec::new(),
@@ -237,6 +247,8 @@ impl World {
             story: tells.then(Vec::new),
             load: Load::default(),
             conflicts_to_come: 0,
+            looks_to_fail: (0, 0),
+            troubled: BTreeMap::new(),
             described: (0, 0),
         };
         Self {
@@ -340,7 +352,12 @@ impl World {
 
     /// Names a call and draws its fate.
     #[must_use]
-    pub fn fate(&self, invocation: u64, what: &str) -> (String, Fate, std::time::Duration) {
+    pub fn fate(
+        &self,
+        invocation: u64,
+        what: &str,
+        subject: &str,
+    ) -> (String, Fate, std::time::Duration) {
         let mut inner = self.inner();
         let call = match inner.playing.get_mut(&invocation) {
             Some(playing) => {
@@ -349,7 +366,23 @@ impl World {
             }
             None => format!("nobody {what}"),
         };
-        let fate = if what == "Put" && inner.conflicts_to_come > 0 {
+        let troubled = inner.troubled.get(what);
+        let troubled = troubled.or_else(|| inner.troubled.get(&format!("{what} {subject}")));
+        let fate = if let Some(fate) = troubled {
+            *fate
+        } else if what == "Look" && inner.looks_to_fail != (0, 0) {
+            let (good, bad) = inner.looks_to_fail;
+            inner.looks_to_fail = if good > 0 {
+                (good - 1, bad)
+            } else {
+                (0, bad - 1)
+            };
+            if good > 0 {
+                Fate::Answered
+            } else {
+                Fate::Failed
+            }
+        } else if what == "Put" && inner.conflicts_to_come > 0 {
             inner.conflicts_to_come -= 1;
             Fate::Conflict
         } else if inner.rough {
@@ -527,7 +560,7 @@ impl World {
         let asked = inner.claims.get(&(resource.clone(), token))?;
         if effect.reverts
             && let Some(stands) = standing_of(&inner, effect)
-            && let Some(early) = self.early(&inner, &stands, *asked)
+            && let Some(early) = self.early(&inner, &stands, (*asked, effect))
         {
             return Some((
                 Invariant::RestoreInTime,
@@ -554,7 +587,12 @@ impl World {
     }
 
     /// Whether what stands was taken back although an alarm was in ALARM when that was decided.
-    fn early(&self, inner: &Inner, stands: &Standing, asked: Instant) -> Option<String> {
+    fn early(
+        &self,
+        inner: &Inner,
+        stands: &Standing,
+        (asked, effect): (Instant, &Effect),
+    ) -> Option<String> {
         // All that a decision reads, it reads within this time before its claim.
         let decided = self.at(asked) - TimeDelta::seconds(45);
         let taken_at = stands.snapshot.as_ref()?.taken_at;
@@ -564,16 +602,36 @@ impl World {
         }
         let alarms = stands.policy["alarms"].as_array()?;
         let mut names = alarms.iter().filter_map(Value::as_str);
+        let listed = inner
+            .policies
+            .get(effect.remediation)
+            .is_some_and(|(text, _)| text.contains(&format!("\"{}\"", effect.resource)));
+        let seen = |name: &str| inner.seen.contains(&(effect.invocation, alarm_arn(name)));
         let expires_at = stands.snapshot.as_ref()?.expires_at?;
         // What the policy names no more, or nobody could look at, ends with its term.
         if expires_at <= self.at(asked) + TimeDelta::seconds(5) {
-            return None;
+            return names
+                .find(|name| listed && seen(name))
+                .map(|name| format!("{name} was seen to be in ALARM"));
         }
         names.find_map(|name| {
             let alarm = inner.alarms.get(&alarm_arn(name))?;
             let alarmed = alarm.state == State::Alarm && alarm.since < decided;
             alarmed.then(|| format!("{name} is in ALARM since {}", alarm.since))
         })
+    }
+
+    /// Notes which alarms an invocation saw last in ALARM.
+    pub fn saw(&self, invocation: u64, found: &[Described]) {
+        let mut inner = self.inner();
+        for Described { arn, live } in found {
+            let seen = (invocation, arn.clone());
+            if live.state() == Some(State::Alarm) {
+                inner.seen.insert(seen);
+            } else {
+                inner.seen.remove(&seen);
+            }
+        }
     }
 
     /// Changes a thing, if it is still at that revision.
@@ -617,6 +675,7 @@ impl World {
             past: vec![(now, value.to_owned())],
             waiting: (0..messages).collect(),
             delivered: BTreeMap::new(),
+            counted: BTreeSet::new(),
             gone_back_from: BTreeSet::new(),
         };
         self.inner().things.insert(resource.to_owned(), thing);

@@ -325,6 +325,123 @@ async fn while_no_policy_can_be_read_nothing_new_is_begun() {
     assert_eq!(value(&world, "thing"), NORMAL);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_failed_for_longer_than_its_news_is_new_is_acted_on_at_last() {
+    let (world, stage) = thing_in_alarm();
+    let troubled = ("Look".to_owned(), Fate::Failed);
+    world.inner().troubled.extend([troubled]);
+    let event = alarm_event("a1", State::Alarm, world.now(), "event-1");
+    stage.send(event, "r-1").await.unwrap_err();
+    for _ in 0..4 {
+        passes(300).await;
+        let answer = stage.send(look(), "look").await.unwrap();
+        assert_eq!(answer.overall, Overall::Failed, "{answer:?}");
+    }
+    world.inner().troubled.clear();
+    stage.send(look(), "look").await.unwrap();
+    assert_eq!(value(&world, "thing"), OURS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recovery_that_is_due_is_told_once() {
+    let world = calm();
+    let stage = Stage::new(&world, false);
+    let mut at_once = target("thing", &["a1"]);
+    at_once["action"]["stabilisation_seconds"] = json!(0);
+    stage.policy(&document(&[at_once]));
+    is(&world, &alarm_arn("a1"), State::Alarm);
+    let event = alarm_event("a1", State::Alarm, world.now(), "event-1");
+    stage.send(event, "r-1").await.unwrap();
+    passes(60).await;
+    is(&world, &alarm_arn("a1"), State::Ok);
+    let event = alarm_event("a1", State::Ok, world.now(), "event-2");
+    let answer = stage.send(event, "r-2").await.unwrap();
+    assert_eq!(answer.overall, Overall::Applied, "{answer:?}");
+    assert_eq!(value(&world, "thing"), NORMAL);
+    passes(300).await;
+    stage.send(look(), "look").await.unwrap();
+    let inner = world.inner();
+    let told: Vec<_> = inner
+        .published
+        .iter()
+        .map(|told| &told["outcome"])
+        .collect();
+    assert_eq!(told, ["Applied", "Applied"], "{:?}", inner.published);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_a_term_ends_with_it_though_no_alarm_can_be_read() {
+    let (world, stage) = thing_in_alarm();
+    let event = alarm_event("a1", State::Alarm, world.now(), "event-1");
+    stage.send(event, "r-1").await.unwrap();
+    assert_eq!(value(&world, "thing"), OURS);
+    let throttled = ("DescribeAlarms".to_owned(), Fate::Throttled);
+    world.inner().troubled.extend([throttled]);
+    passes(920).await;
+    stage.send(look(), "look").await.unwrap();
+    assert_eq!(value(&world, "thing"), NORMAL);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_whose_event_was_lost_is_not_taken_for_the_one_before() {
+    let (world, stage) = thing_in_alarm();
+    let event = alarm_event("a1", State::Alarm, world.now(), "event-1");
+    stage.send(event, "r-1").await.unwrap();
+    // Nothing was known of it for a moment, and then it was in ALARM anew.
+    passes(40).await;
+    is(&world, &alarm_arn("a1"), State::Alarm);
+    passes(330).await;
+    let answer = stage.send(look(), "look").await.unwrap();
+    let kinds: Vec<_> = answer
+        .reports
+        .iter()
+        .map(|told| told.outcome.kind())
+        .collect();
+    assert_eq!(kinds, [Overall::AlreadyInPlace], "{answer:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_targets_in_a_look_the_one_that_fails_keeps_back_no_other() {
+    let world = calm();
+    let stage = Stage::new(&world, false);
+    stage.policy(&document(&[
+        target("thing", &["a1"]),
+        target("other", &["a1"]),
+    ]));
+    is(&world, &alarm_arn("a1"), State::Alarm);
+    let troubled = ("Look thing".to_owned(), Fate::Failed);
+    world.inner().troubled.extend([troubled]);
+    passes(360).await;
+    let answer = stage.send(look(), "look").await.unwrap();
+    let mut kinds: Vec<_> = answer
+        .reports
+        .iter()
+        .map(|told| (told.resource.as_str(), told.outcome.kind()))
+        .collect();
+    kinds.sort_unstable_by_key(|(resource, _)| *resource);
+    assert_eq!(
+        kinds,
+        [("other", Overall::Applied), ("thing", Overall::Failed)]
+    );
+    assert_eq!(
+        (
+            value(&world, "thing").as_str(),
+            value(&world, "other").as_str()
+        ),
+        (NORMAL, OURS)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_back_that_fails_for_a_moment_escalates_nothing() {
+    let (world, stage) = thing_in_alarm();
+    let event = alarm_event("a1", State::Alarm, world.now(), "event-1");
+    world.inner().looks_to_fail = (1, 2);
+    let answer = stage.send(event, "r-1").await.unwrap();
+    assert_eq!(answer.overall, Overall::Applied, "{answer:?}");
+    assert_eq!(world.inner().looks_to_fail, (0, 0));
+}
+
 #[test]
 fn a_fate_follows_from_its_seed_and_its_call_alone() {
     let all = |seed| {

@@ -216,7 +216,7 @@ impl Aws {
     pub async fn stop(
         &self,
         deployment: &str,
-        _clearance: &Clearance<'_>,
+        _clearance: Clearance<'_>,
     ) -> Result<Option<String>, RollbackError> {
         let answer = self
             .codedeploy
@@ -396,7 +396,7 @@ impl Aws {
         policy: &Rollback,
         version: u64,
         revision_id: &str,
-        _clearance: &Clearance<'_>,
+        _clearance: Clearance<'_>,
     ) -> Result<Moved, RollbackError> {
         // Leaving the routing configuration out would leave the weights as they are.
         let no_weights = AliasRoutingConfiguration::builder()
@@ -438,7 +438,7 @@ impl Aws {
         &self,
         policy: &Rollback,
         payload: &Value,
-        _clearance: &Clearance<'_>,
+        _clearance: Clearance<'_>,
     ) -> Result<Option<String>, RollbackError> {
         let answer = self
             .lambda

@@ -100,7 +100,7 @@ impl Remediation for AliasRollback {
         let (end, summary) = match &plan.step {
             Step::Point { to, revision_id } => {
                 let clearance = work.clear("move the alias")?;
-                let moved = self.aws.point(action, *to, revision_id, &clearance).await?;
+                let moved = self.aws.point(action, *to, revision_id, clearance).await?;
                 match moved {
                     Moved::There => {
                         let summary = format!("{} points to version {to} alone", action.alias);
@@ -114,7 +114,7 @@ impl Remediation for AliasRollback {
             }
             Step::StopDeployment { deployment, .. } => {
                 let clearance = work.clear("stop the deployment")?;
-                if let Some(status) = self.aws.stop(deployment, &clearance).await? {
+                if let Some(status) = self.aws.stop(deployment, clearance).await? {
                     let reason = format!("deployment {deployment} has ended: {status}");
                     return Ok(Done::new(End::Overtaken { reason }, "nothing was changed"));
                 }
@@ -199,7 +199,7 @@ impl AliasRollback {
         }
         let tried = match work.clear("try the alias") {
             Ok(clearance) => {
-                let tried = self.aws.smoke_test(action, &test.payload, &clearance);
+                let tried = self.aws.smoke_test(action, &test.payload, clearance);
                 tried.await
             }
             Err(error) => Err(error.into()),

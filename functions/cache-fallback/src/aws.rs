@@ -226,7 +226,7 @@ impl Aws {
         rest_api: &str,
         stage: &str,
         patches: &[Patch],
-        _clearance: &Clearance<'_>,
+        _clearance: Clearance<'_>,
     ) -> Result<(), CacheError> {
         let operations = patches.iter().map(|patch| {
             PatchOperation::builder()

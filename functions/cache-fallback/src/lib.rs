@@ -103,7 +103,7 @@ impl Remediation for CacheFallback {
         let clearance = work.clear("turn the cache on")?;
         // The patches say what shall be, so that sending them again changes nothing.
         self.aws
-            .patch(&plan.rest_api, &plan.stage, &plan.patches, &clearance)
+            .patch(&plan.rest_api, &plan.stage, &plan.patches, clearance)
             .await?;
         let methods = plan::named(&plan.put.methods);
         let end = End::Settling {
@@ -167,7 +167,7 @@ impl Reversal<Self> for CacheFallback {
             }
             let clearance = work.clear("put the stage back")?;
             let patches = &restoration.patches;
-            aws.patch(action.rest_api(), action.name(), patches, &clearance)
+            aws.patch(action.rest_api(), action.name(), patches, clearance)
                 .await?;
         }
         let restored = match restoration.patches.len() {

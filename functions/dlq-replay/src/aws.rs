@@ -203,7 +203,7 @@ impl Aws {
         &self,
         queue: &Arn,
         entries: Vec<SendMessageBatchRequestEntry>,
-        _clearance: &Clearance<'_>,
+        _clearance: Clearance<'_>,
     ) -> Result<SendMessageBatchOutput, AwsError> {
         self.sqs_once
             .send_message_batch()
@@ -219,7 +219,7 @@ impl Aws {
         &self,
         function: &str,
         payload: String,
-        _clearance: &Clearance<'_>,
+        _clearance: Clearance<'_>,
     ) -> Result<Option<String>, AwsError> {
         invoke(&self.lambda_once, function, payload).await
     }
@@ -236,7 +236,7 @@ impl Aws {
         &self,
         queue: &Arn,
         receipts: &[(usize, &str)],
-        _clearance: &Clearance<'_>,
+        _clearance: Clearance<'_>,
     ) -> Result<Vec<usize>, AwsError> {
         let entries = receipts
             .iter()
@@ -269,7 +269,7 @@ impl Aws {
         &self,
         queue: &Arn,
         receipts: &[String],
-        _clearance: &Clearance<'_>,
+        _clearance: Clearance<'_>,
     ) -> Result<usize, AwsError> {
         self.show(queue, receipts).await
     }

@@ -133,6 +133,15 @@ impl Rounds<Self> for DlqReplay {
         action.limits.max_rounds.get()
     }
 
+    fn remembered(
+        progress: Option<&Progress>,
+        memory: Option<&Memory>,
+        now: DateTime<Utc>,
+    ) -> Option<Memory> {
+        let progress = progress.cloned().unwrap_or_default();
+        Some(progress.remembered(memory, now))
+    }
+
     async fn carry_on(
         remediation: &Self,
         _progress: &Progress,

@@ -116,6 +116,8 @@ impl Remediation for MaintenancePage {
     type Rounds = OneRound;
     type Error = PageError;
 
+    const MOMENTARY: &'static [&'static str] = &["version"];
+
     fn needs_approval(action: &Page) -> bool {
         action.raise == Raise::WithApproval
     }

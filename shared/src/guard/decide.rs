@@ -2,13 +2,13 @@
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
-use crate::alarm::{Approval, State};
+use crate::alarm::State;
 use crate::guard::question::{Grounds, LiveAlarm, Occasion, Question, Refusal, Verdict};
 use crate::ledger::items::{Facts, OpenBreaker, Record, Status};
 use crate::outcome::{Outcome, Rule};
 
 /// How far an event may be ahead of this function's clock.
-const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(5);
+pub(crate) const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(5);
 /// A run unheard of for so long is dead to a retry of its own request: no call outlives the SDK's operation timeout of
 /// 25 s, and Lambda waits a minute before its first retry.
 const SILENCE: TimeDelta = TimeDelta::seconds(50);
@@ -405,13 +405,18 @@ fn not_in_alarm(question: &Question<'_>) -> Option<Refusal> {
             Rule::AlarmRecovered,
             format!("the alarm, read again, is in {}", state.as_str()),
         )),
+        // Enabling them again changes no state of the alarm, so that nothing would say so.
         LiveAlarm::Found {
             actions_enabled: false,
             ..
-        } => Some(skip(
-            Rule::AlarmActionsDisabled,
-            "the alarm's actions are disabled or suppressed; someone works on it by hand"
-                .to_owned(),
+        } => Some(Refusal::passing(
+            Outcome::Skipped {
+                rule: Rule::AlarmActionsDisabled,
+                reason:
+                    "the alarm's actions are disabled or suppressed; someone works on it by hand"
+                        .to_owned(),
+            },
+            question.now,
         )),
         LiveAlarm::Found { .. } => None,
     }
@@ -553,48 +558,7 @@ fn within_budget(question: &Question<'_>) -> Result<(), Box<Refusal>> {
     )))
 }
 
-/// Whether a human has approved this plan on this target in answer to this transition.
-pub fn approved<'a>(
-    approvals: &'a [Approval],
-    (target, transition, plan_hash): (&str, &str, &str),
-    now: DateTime<Utc>,
-) -> Result<&'a Approval, String> {
-    let ask = format!("approve plan {plan_hash}");
-    let mut of_target = approvals
-        .iter()
-        .filter(|approval| approval.target == target)
-        .peekable();
-    if of_target.peek().is_none() {
-        return Err(format!(
-            "the policy wants a human to approve the plan first: {ask}"
-        ));
-    }
-    let mut why = String::new();
-    for approval in of_target {
-        let Approval { by, expires_at, .. } = approval;
-        // The plan may have been shown to another step of the playbook.
-        let named = approval.transition.split("|step=").next();
-        why = if named != Some(transition) {
-            format!("{by} approved a plan for another change of the alarm: {ask}")
-        } else if approval.plan_hash != plan_hash {
-            format!(
-                "{by} approved plan {}, and by now the plan is another: {ask}",
-                approval.plan_hash
-            )
-        } else if *expires_at <= now {
-            format!("{by}'s approval expired at {}: {ask}", time(*expires_at))
-        } else if approval.at > now + CLOCK_SKEW {
-            format!(
-                "{by}'s approval is dated {}, ahead of now: {ask}",
-                time(approval.at)
-            )
-        } else {
-            return Ok(approval);
-        };
-    }
-    Err(why)
-}
-
+/// A time, to the second.
 pub(crate) fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }

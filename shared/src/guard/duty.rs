@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::alarm::State;
 use crate::guard::question::LiveAlarm;
-use crate::ledger::items::{Facts, OpenRun, Settling, Snapshot};
+use crate::ledger::items::{self, Facts, OpenRun, Settling, Snapshot};
 use crate::policy::Temporary;
 
 /// How often a human is told again that something stands for too long.
@@ -89,13 +89,12 @@ pub fn duty(facts: &Facts, alarms: &Alarms, terms: Terms, now: DateTime<Utc>) ->
             due => return due,
         }
     }
-    if let Some(settling) = &standing.settling {
+    if let Some(settling) = standing.settling.first() {
         return Duty::Settle(Box::new(settling.clone()));
     }
-    match &standing.run {
-        Some(run) if !run.transition.starts_with("restore|") => Duty::Resume(Box::new(run.clone())),
-        _ => Duty::Wait,
-    }
+    let mut runs = standing.runs.iter();
+    let open = runs.find(|run| !items::restores(&run.transition));
+    open.map_or(Duty::Wait, |run| Duty::Resume(Box::new(run.clone())))
 }
 
 /// What follows from an alarm's return to OK, for what is in place.

@@ -4,6 +4,7 @@
 //! owes a target, and `next` gives the facts after each step, which the ledger writes. None of it calls anything
 //! or reads a clock, so that the same decisions are made in production, in a test and in the simulation.
 
+pub mod approval;
 pub mod decide;
 pub mod duty;
 pub(crate) mod next;

@@ -8,14 +8,16 @@ use crate::guard::decide::same;
 use crate::guard::question::Grounds;
 use crate::ids;
 use crate::ledger::items::{
-    Action, AlarmState, Answer, Change, Facts, Heartbeat, History, Lease, OpenBreaker, OpenRun,
-    Place, Record, Settling, Snapshot, Standing, Status, Waiting,
+    self, Action, AlarmState, Answer, Change, Facts, Heartbeat, History, Lease, OpenBreaker,
+    OpenRun, Place, Record, Settling, Snapshot, Standing, Status, Waiting,
 };
 use crate::outcome::{Report, Rule};
 use crate::policy::{FLAPS_KEPT, Limits, Temporary};
 
 /// Versions of what stands that one claim can write; keeps a number from ever being used twice.
 const VERSIONS: u64 = 10_000;
+/// Runs of a target that have not ended at most: with their events, a part of what an item holds.
+const OPEN_RUNS: usize = 30;
 /// Answers remembered of a target; more alarms than a target has.
 const ANSWERS: usize = 100;
 
@@ -86,17 +88,31 @@ pub(crate) fn claimed(facts: &Facts, intent: &Intent<'_>, now: DateTime<Utc>) ->
             target: place.target.to_owned(),
             resource: place.resource.to_owned(),
             policy: intent.policy.clone(),
-            run: Some(OpenRun {
-                run_id,
-                transition: place.transition.clone(),
-                event: place.event.clone(),
-            }),
+            runs: opened(
+                standing,
+                OpenRun {
+                    run_id,
+                    transition: place.transition.clone(),
+                    event: place.event.clone(),
+                },
+            ),
             snapshot: intent.snapshot.or_else(|| facts.snapshot()).cloned(),
-            settling: facts.settling().cloned(),
+            settling: standing.map_or(Vec::new(), |standing| standing.settling.clone()),
             told_at: standing.and_then(|standing| standing.told_at),
         }),
         waiting: still_waiting(facts.waiting.as_ref(), place.event),
     }
+}
+
+/// The open runs with one more: those before it that have not ended stay to be ended.
+fn opened(standing: Option<&Standing>, run: OpenRun) -> Vec<OpenRun> {
+    let known = standing.iter().flat_map(|standing| &standing.runs);
+    let others = known.filter(|known| known.run_id != run.run_id).cloned();
+    let mut runs: Vec<OpenRun> = others.collect();
+    runs.push(run);
+    let excess = runs.len().saturating_sub(OPEN_RUNS);
+    runs.drain(..excess);
+    runs
 }
 
 /// What waits after a word on the event: nothing that is as old.
@@ -155,14 +171,18 @@ pub(crate) fn finished(
     if let Some(standing) = &mut next.standing {
         standing.version += 1;
         // What another run waits to see stays, unless it was taken back.
-        let own = |settling: &Settling| Some(&settling.run_id) == run_id.as_ref();
-        if end.settling.is_some() || end.restored || standing.settling.as_ref().is_some_and(own) {
-            standing.settling.clone_from(&end.settling);
-        }
+        let own = |of: &str| Some(of) == run_id.as_deref();
+        let kept = |settling: &Settling| !end.restored && !own(&settling.run_id);
+        standing.settling.retain(kept);
+        standing.settling.extend(end.settling.clone());
         if !matches!(end.status, Status::Continuing | Status::Failed) {
-            standing.run = None;
+            standing.runs.retain(|run| !own(&run.run_id));
         }
         if end.restored {
+            // Nothing is left to take back for whoever began to.
+            standing
+                .runs
+                .retain(|run| !items::restores(&run.transition));
             standing.snapshot = None;
             standing.told_at = None;
         }
@@ -300,16 +320,12 @@ fn close(next: &mut Facts, report: &Report, run_id: &str, now: DateTime<Utc>) {
         lease.held_until = now;
     }
     if let Some(standing) = &mut next.standing {
-        let settles = standing.settling.as_ref();
-        if standing
-            .run
-            .as_ref()
-            .is_some_and(|run| run.run_id == run_id)
-        {
-            standing.run = None;
-            standing.version += 1;
-        } else if settles.is_some_and(|settling| settling.run_id == run_id) {
-            standing.settling = None;
+        let before = (standing.runs.len(), standing.settling.len());
+        standing.runs.retain(|run| run.run_id != run_id);
+        standing
+            .settling
+            .retain(|settling| settling.run_id != run_id);
+        if before != (standing.runs.len(), standing.settling.len()) {
             standing.version += 1;
         }
     }

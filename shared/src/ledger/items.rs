@@ -262,15 +262,15 @@ pub struct Standing {
     pub resource: String,
     /// The target as the policy had it, so that it can be looked after when the policy does not name it any more.
     pub policy: Value,
-    /// The run that has claimed the target and has not ended.
+    /// The runs that have claimed the target and have not ended, the oldest first.
     #[serde(default)]
-    pub run: Option<OpenRun>,
+    pub runs: Vec<OpenRun>,
     /// The state to go back to.
     #[serde(default)]
     pub snapshot: Option<Snapshot>,
-    /// A plan whose calls were all made.
+    /// Plans whose calls were all made, the oldest first.
     #[serde(default)]
-    pub settling: Option<Settling>,
+    pub settling: Vec<Settling>,
     /// When a human was last told that it stands for too long.
     #[serde(default)]
     pub told_at: Option<DateTime<Utc>>,
@@ -280,7 +280,7 @@ impl Standing {
     /// Whether anything stands.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.run.is_none() && self.snapshot.is_none() && self.settling.is_none()
+        self.runs.is_empty() && self.snapshot.is_none() && self.settling.is_empty()
     }
 }
 
@@ -381,10 +381,17 @@ impl Facts {
         self.standing.as_ref()?.snapshot.as_ref()
     }
 
-    /// The change that the target has not settled into yet.
+    /// The change of a run that the target has not settled into yet.
     #[must_use]
-    pub fn settling(&self) -> Option<&Settling> {
-        self.standing.as_ref()?.settling.as_ref()
+    pub fn settling(&self, run_id: &str) -> Option<&Settling> {
+        let mut settling = self.standing.as_ref()?.settling.iter();
+        settling.find(|settling| settling.run_id == run_id)
+    }
+
+    /// The runs besides this one that have claimed the target and have not ended.
+    pub fn other_runs(&self, run_id: &str) -> impl Iterator<Item = &OpenRun> {
+        let runs = self.standing.iter().flat_map(|standing| &standing.runs);
+        runs.filter(move |run| run.run_id != run_id)
     }
 
     /// A fencing token that nobody had before, even where the table has lost the lease or its holder's heartbeat.
@@ -442,6 +449,11 @@ pub fn transition(event: &AlarmEvent) -> String {
         Some(step) => format!("{key}|step={step}"),
         None => key,
     }
+}
+
+/// Whether a run's transition is that of a restoration.
+pub(crate) fn restores(transition: &str) -> bool {
+    transition.starts_with("restore|")
 }
 
 /// What is answered when a snapshot is restored: one restoration for each snapshot, whoever begins it.

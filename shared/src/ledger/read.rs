@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 
 use crate::ledger::error::LedgerError;
 use crate::ledger::items::{
-    self, AlarmState, Facts, Place, SHARDS, STANDING, Standing, Switches, UNTOLD, Untold, WAITING,
-    Waiting,
+    self, AlarmState, Facts, Place, Record, SHARDS, STANDING, Standing, Switches, UNTOLD, Untold,
+    WAITING, Waiting,
 };
 use crate::ledger::store::{Item, Key, Store};
 use crate::ledger::table::Table;
@@ -72,6 +72,13 @@ impl Ledger {
             standing: body(&found, standing)?,
             waiting: body(&found, waiting)?,
         })
+    }
+
+    /// Reads the record of a transition.
+    pub(crate) async fn record(&self, place: &Place<'_>) -> Result<Option<Record>, LedgerError> {
+        let key = items::record_key(place);
+        let found = self.store.get(std::slice::from_ref(&key)).await?;
+        body(&found, &key)
     }
 
     /// Reads what there is to know of a target whatever its alarms do.

@@ -13,7 +13,7 @@ use crate::guard::Grounds;
 use crate::guard::next;
 use crate::ledger::LedgerError;
 use crate::ledger::difference::Commit;
-use crate::ledger::items::{Facts, Snapshot};
+use crate::ledger::items::{Facts, Place, Snapshot};
 use crate::ledger::permit::Permit;
 use crate::ledger::timeline::{Entry, Kind};
 use crate::outcome::{Report, Rule, StepName};
@@ -63,14 +63,20 @@ impl<R: Remediation> Runtime<R> {
             Claimed::Over(told) => return Some(*told),
         };
         steps.end(StepName::Claim, clock.now());
-        let (plan, mut done) = self
+        let anew = agreed.facts.snapshot().is_none() && agreed.grounds.begun.is_none();
+        let (plan, mut done, conflicts) = self
             .while_beating(&permit, self.applied(run, &permit, agreed))
             .await;
         steps.end(StepName::Apply, clock.now());
         let verified = self.verified(&plan, &done, &mut steps).await;
         let end = std::mem::replace(&mut done.end, End::Finished);
         let course = course(run, &permit);
-        let judged = judge(end, &done.summary, verified.as_ref(), course, clock.now());
+        // Nothing was put in place, now or before: there is nothing to take back.
+        let spare = anew && !conflicts && matches!(end, End::Nothing { .. });
+        let judged = Judged {
+            spare_snapshot: spare,
+            ..judge(end, &done.summary, verified.as_ref(), course, clock.now())
+        };
         let metrics = std::mem::take(&mut done.metrics);
         let told = self
             .concluded(run, &permit, (plan, done, verified), judged, steps)
@@ -78,14 +84,19 @@ impl<R: Remediation> Runtime<R> {
         Some(Told { metrics, ..told })
     }
 
-    /// Carries the plan out, and plans anew where the target was not as observed.
+    /// Carries the plan out, and plans anew where the target was not as observed; with whether a conflict may hide an
+    /// effect.
     async fn applied(
         &self,
         run: &Run<'_, R>,
         permit: &Permit,
         agreed: Agreed<R>,
-    ) -> (R::Plan, Done<R>) {
-        let work = self.work(run, permit);
+    ) -> (R::Plan, Done<R>, bool) {
+        let unfinished = match self.unfinished(run, permit).await {
+            Ok(unfinished) => unfinished,
+            Err(error) => return (agreed.plan, failed(&error, error.is_transient()), false),
+        };
+        let work = self.work(run, permit, unfinished);
         let action = &run.target.action;
         let Agreed {
             facts,
@@ -128,7 +139,7 @@ impl<R: Remediation> Runtime<R> {
             });
         };
         let entries = replans.into_iter().chain(done.entries).collect();
-        (plan, Done { entries, ..done })
+        (plan, Done { entries, ..done }, conflicts)
     }
 
     async fn replanned(
@@ -219,7 +230,36 @@ impl<R: Remediation> Runtime<R> {
         self.suite.ledger.amend(permit, &commit, now).await
     }
 
-    pub(super) fn work<'a>(&'a self, run: &Run<'_, R>, permit: &'a Permit) -> Work<'a, R> {
+    /// What other runs on the target saved that have not ended. Since the claim, none of them can save more.
+    async fn unfinished(
+        &self,
+        run: &Run<'_, R>,
+        permit: &Permit,
+    ) -> Result<Vec<Option<ProgressOf<R>>>, LedgerError> {
+        let mut saved = Vec::new();
+        if R::Rounds::at_most(&run.target.action) < 2 {
+            return Ok(saved);
+        }
+        let facts = permit.facts();
+        for open in facts.other_runs(&permit.run_id) {
+            let place = Place {
+                transition: open.transition.clone(),
+                event: &open.event,
+                ..run.place.clone()
+            };
+            let record = self.suite.ledger.record(&place).await?;
+            let progress = record.and_then(|record| record.progress);
+            saved.push(progress.and_then(|progress| serde_json::from_value(progress).ok()));
+        }
+        Ok(saved)
+    }
+
+    pub(super) fn work<'a>(
+        &'a self,
+        run: &Run<'_, R>,
+        permit: &'a Permit,
+        unfinished: Vec<Option<ProgressOf<R>>>,
+    ) -> Work<'a, R> {
         let facts = permit.facts();
         let record = facts.record.as_ref();
         let actions = facts.history.actions.iter().rev();
@@ -233,6 +273,7 @@ impl<R: Remediation> Runtime<R> {
             progress: record
                 .and_then(|record| record.progress.clone())
                 .and_then(|progress| serde_json::from_value(progress).ok()),
+            unfinished,
             round: record.map_or(1, |record| record.round),
             attempt: record.map_or(1, |record| record.attempt),
             started_at: record.map_or(run.began, |record| record.started_at),
@@ -292,22 +333,13 @@ impl<R: Remediation> Runtime<R> {
         judged: Judged<ProgressOf<R>>,
         steps: Steps,
     ) -> Told {
-        let written = value("the plan", &plan).and_then(|plan| {
-            let evidence = done.evidence.as_ref();
-            let evidence = evidence.map(|evidence| value("the evidence", evidence));
-            Ok((plan, evidence.transpose()?))
-        });
-        let (plan, evidence) = match written {
-            Ok(written) => written,
-            Err(error) => {
-                tracing::error!(%error, "the report is told without it");
-                (Value::Null, None)
-            }
-        };
+        let plan = told("the plan", &plan);
+        let evidence = done.evidence.as_ref();
+        let evidence = evidence.and_then(|evidence| told("the evidence", evidence));
         let report = Report {
             incident_id: Some(permit.incident_id.clone()),
-            plan_hash: Some(crate::ids::plan_hash(&plan)),
-            plan: Some(plan),
+            plan_hash: plan.as_ref().map(plan::plan_hash::<R>),
+            plan,
             evidence,
             notes: done.notes.clone(),
             steps: steps.taken,
@@ -354,6 +386,13 @@ fn failed<R: Remediation>(error: &dyn std::fmt::Display, retryable: bool) -> Don
         progress: None,
     };
     Done::new(end, error)
+}
+
+/// A part of a report; none where it cannot be written, which is better than a wrong one.
+fn told<T: serde::Serialize>(what: &str, part: &T) -> Option<Value> {
+    value(what, part)
+        .inspect_err(|error| tracing::error!(%error, "the report is told without it"))
+        .ok()
 }
 
 /// How the run may go on beyond this round.

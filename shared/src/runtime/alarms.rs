@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::sync::Mutex;
 
 use crate::arn::Arn;
 use crate::aws_error::{AwsError, Kind};
@@ -51,6 +52,47 @@ pub(super) async fn read(
         }
     }
     (live, failure)
+}
+
+/// Alarms read for one target of a look of the schedule serve the others for so long: `DescribeAlarms` allows a few
+/// calls a second, and a look may have a thousand targets.
+const FRESH: TimeDelta = TimeDelta::seconds(5);
+
+/// What a look of the schedule has read lately.
+pub(super) struct Recent(Mutex<BTreeMap<String, (DateTime<Utc>, LiveAlarm)>>);
+
+impl Recent {
+    /// After a reading that began then.
+    pub(super) fn of(live: &Live, at: DateTime<Utc>) -> Self {
+        let read = live.iter().map(|(arn, live)| (arn.clone(), (at, *live)));
+        Self(Mutex::new(read.collect()))
+    }
+
+    /// Reads what was not read lately; of those who ask at once, one reads for all.
+    pub(super) async fn read(
+        &self,
+        suite: &Suite,
+        home: &Home,
+        arns: &BTreeSet<String>,
+        limits: (DateTime<Utc>, &str),
+    ) -> (Live, Option<AwsError>) {
+        let mut known = self.0.lock().await;
+        let now = suite.clock.now();
+        let old = |arn: &&String| known.get(*arn).is_none_or(|(at, _)| now - *at >= FRESH);
+        let wanted: BTreeSet<String> = arns.iter().filter(old).cloned().collect();
+        let mut failure = None;
+        if !wanted.is_empty() {
+            let (live, failed) = read(suite, home, &wanted, limits).await;
+            known.retain(|arn, _| !wanted.contains(arn));
+            known.extend(live.into_iter().map(|(arn, live)| (arn, (now, live))));
+            failure = failed;
+        }
+        let found = arns.iter().filter_map(|arn| {
+            let (_, live) = known.get(arn)?;
+            Some((arn.clone(), *live))
+        });
+        (found.collect(), failure)
+    }
 }
 
 type Answered<'a> = (&'a [String], Result<Vec<Described>, AwsError>);

@@ -40,7 +40,7 @@ impl<R: Remediation> Runtime<R> {
             memory,
             breaker: done.breaker.clone(),
             continues_by: judged.continues_by,
-            restored: false,
+            restored: judged.spare_snapshot,
             settling: settles.then(|| Settling {
                 run_id: permit.run_id.clone(),
                 transition: run.place.transition.clone(),

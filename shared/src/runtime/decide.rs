@@ -4,7 +4,9 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use crate::alarm::State;
-use crate::guard::decide::{approved, time};
+use crate::backoff;
+use crate::guard::approval::approved;
+use crate::guard::decide::time;
 use crate::guard::duty::{self, Alarms, Duty, Recovery, Terms};
 use crate::guard::next;
 use crate::guard::{self, Grounds, LiveAlarm, Occasion, Question, Verdict};
@@ -16,13 +18,16 @@ use crate::remediation::{
 use crate::runtime::alarms::Live;
 use crate::runtime::engine::Runtime;
 use crate::runtime::job::{Agreed, Decided, Run};
-use crate::runtime::plan::{Before, memory, plan};
+use crate::runtime::plan::{Before, memory, plan, plan_hash};
 use crate::runtime::reads::Reads;
 use crate::runtime::refuse::Refusing;
 use crate::runtime::steps::Steps;
 
 /// When the schedule comes for what could not be decided yet, at the latest.
 const UNDECIDED_FOR: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
+
+/// How often a look at what was done is tried again.
+pub(super) const READ_BACKS: u32 = 3;
 
 /// What was read for one decision.
 struct Read<R: Remediation> {
@@ -243,19 +248,29 @@ impl<R: Remediation> Runtime<R> {
         plan: &R::Plan,
         evidence: Option<&R::Evidence>,
     ) -> Verified {
-        match self.remediation.verify(plan, evidence).await {
-            Ok(verified) => verified,
-            Err(error) => Verified {
-                holds: false,
-                summary: format!("what was done could not be read back: {error}"),
-            },
+        let mut attempt = 0;
+        loop {
+            match self.remediation.verify(plan, evidence).await {
+                Ok(verified) => return verified,
+                // A look that fails for a moment must not make an outage of a cure.
+                Err(error) if error.is_transient() && attempt < READ_BACKS => {
+                    tracing::warn!(%error, "reading back again");
+                    tokio::time::sleep(backoff::pause(attempt + 3, "read back")).await;
+                    attempt += 1;
+                }
+                Err(error) => {
+                    return Verified {
+                        holds: false,
+                        summary: format!("what was done could not be read back: {error}"),
+                    };
+                }
+            }
         }
     }
 
     /// A target that takes its time is looked at, unless what the run put in place is not there any more.
     async fn settling(&self, run: &Run<'_, R>, facts: Facts, grounds: Grounds) -> Decided<R> {
-        let settling = facts.settling();
-        if settling.is_some_and(|settling| settling.run_id == run.place.run_id()) {
+        if facts.settling(&run.place.run_id()).is_some() {
             return Decided::Settle(Box::new((facts, grounds)));
         }
         let outcome = Outcome::Skipped {
@@ -341,7 +356,11 @@ impl<R: Remediation> Runtime<R> {
             Recovery::Now => {
                 let reason = "the alarm is back to OK; what is in place is taken back now";
                 let taken_back = facts.snapshot().cloned();
-                let decided = self.refuse(run, facts, pending(reason.to_owned(), now)).await;
+                let noted = Refusing {
+                    goes_on: true,
+                    ..pending(reason.to_owned(), now)
+                };
+                let decided = self.refuse(run, facts, noted).await;
                 return match (decided, taken_back) {
                     (Decided::Over(_), Some(snapshot)) => Decided::TakeBack(Box::new(snapshot)),
                     (other, _) => other,
@@ -496,13 +515,13 @@ pub(super) fn approval<R: Remediation>(
     plan: &Value,
     now: DateTime<Utc>,
 ) -> Result<Option<String>, String> {
+    let event = run.place.event;
+    let hash = plan_hash::<R>(plan);
     // What was begun was approved; another plan than that was not.
-    let begun = grounds.begun.as_ref() == Some(plan);
-    if begun || !R::needs_approval(&run.target.action) {
+    let begun = grounds.begun.as_ref().map(plan_hash::<R>);
+    if begun.as_ref() == Some(&hash) || !R::needs_approval(&run.target.action) {
         return Ok(None);
     }
-    let event = run.place.event;
-    let hash = crate::ids::plan_hash(plan);
     let subject = (run.place.target, event.transition_key());
     let approval = approved(&event.approvals, (subject.0, &subject.1, &hash), now)?;
     Ok(Some(format!(

@@ -21,6 +21,8 @@ pub(super) struct Judged<P> {
     pub(super) continues_by: Option<DateTime<Utc>>,
     /// What the next round or attempt starts from.
     pub(super) progress: Option<P>,
+    /// Whether the state to go back to, which the claim took, is not needed.
+    pub(super) spare_snapshot: bool,
 }
 
 /// How a run may go on beyond the round that has ended.
@@ -47,6 +49,7 @@ pub(super) fn judge<P>(
         status,
         continues_by: None,
         progress: None,
+        spare_snapshot: false,
     };
     let escalated = |rule, reason| over(Outcome::Escalated { rule, reason }, Status::Completed);
     match end {
@@ -114,6 +117,7 @@ pub(super) fn judge<P>(
                 status: Status::Continuing,
                 continues_by: Some(now + wait),
                 progress: Some(progress),
+                spare_snapshot: false,
             }
         }
     }

@@ -8,11 +8,11 @@ use chrono::{DateTime, Utc};
 
 use crate::alarm::{self, AlarmEvent, AlarmKind, State};
 use crate::guard::Occasion;
-use crate::ledger::items::{Place, Standing, Waiting};
+use crate::ledger::items::{AlarmState, Place, Standing, Waiting};
 use crate::outcome::{Outcome, Report};
 use crate::policy::{Action as _, Home, Loaded, Target};
 use crate::remediation::Remediation;
-use crate::runtime::alarms::Live;
+use crate::runtime::alarms::{Live, Recent};
 use crate::runtime::engine::Runtime;
 use crate::runtime::invocation::Invocation;
 use crate::runtime::job::{LEAST, RESERVE, Ran, Run};
@@ -33,6 +33,10 @@ pub(super) struct Look<'a, A> {
     pub(super) home: &'a Home,
     pub(super) policy: Option<Arc<Loaded<A>>>,
     pub(super) live: Live,
+    /// The alarms that were read lately.
+    pub(super) recent: Recent,
+    /// What the ledger knows of the alarms that are in ALARM.
+    pub(super) told: BTreeMap<String, AlarmState>,
 }
 
 impl<R: Remediation> Runtime<R> {
@@ -119,6 +123,7 @@ impl<R: Remediation> Runtime<R> {
             alarms.iter().cloned().collect(),
             (until, &run.invocation.request_id),
         )
+        .beside(&look.recent)
     }
 
     pub(super) fn target_failed(
@@ -186,13 +191,15 @@ pub(super) fn tended<A: crate::policy::Action>(
     (all.into_values().collect(), strangers, orphans)
 }
 
-/// The targets in an order that differs from look to look, so that where time is short none is always the last.
+/// The targets in an order that differs from look to look, so that where time is short none is always the last; those
+/// for which something is known to be due come first.
 pub(super) fn in_turn<A: crate::policy::Action>(
     mut tended: Vec<Tended<A>>,
     seed: &str,
 ) -> Vec<Tended<A>> {
     tended.sort_by_cached_key(|tended| {
-        crate::ids::digest(&[seed, tended.target.action.resource()], 8)
+        let turn = crate::ids::digest(&[seed, tended.target.action.resource()], 8);
+        (tended.waiting.is_empty(), !tended.standing, turn)
     });
     tended
 }

@@ -32,7 +32,7 @@ impl<R: Remediation> Runtime<R> {
         let resource = tended.target.action.resource();
         let hindrance = match switches.engaged(R::NAME, resource) {
             Some(engaged) => Some(format!(
-                "a kill switch keeps it there{}",
+                "a kill switch forbids it{}",
                 engaged
                     .reason
                     .map(|why| format!(": {why}"))
@@ -44,6 +44,7 @@ impl<R: Remediation> Runtime<R> {
             None => None,
         };
         if let Some(hindrance) = hindrance {
+            let hindrance = format!("was not: {hindrance}");
             return self
                 .overdue(look, tended, facts, (&snapshot, due_at), &hindrance)
                 .await;
@@ -61,9 +62,12 @@ impl<R: Remediation> Runtime<R> {
         };
         self.tell(&told, &snapshot.event.alarm_arn).await;
         if let Outcome::Failed { error, .. } = &told.report.outcome {
-            let facts = self.suite.ledger.look(R::NAME, resource).await.ok()?;
-            self.overdue(look, tended, &facts, (&snapshot, due_at), error)
-                .await;
+            // It may be taken back although that could not be read, or not be written down.
+            let hindrance = format!("is not known to be taken back: {error}");
+            if let Ok(facts) = self.suite.ledger.look(R::NAME, resource).await {
+                self.overdue(look, tended, &facts, (&snapshot, due_at), &hindrance)
+                    .await;
+            }
         }
         Some(told.report)
     }
@@ -78,12 +82,17 @@ impl<R: Remediation> Runtime<R> {
         hindrance: &str,
     ) -> Option<Report> {
         let now = self.suite.clock.now();
-        if !duty::is_to_be_told(facts, now) {
+        let same = |found: &Snapshot| found.taken_at == snapshot.taken_at;
+        // Whoever holds the target by now looks after it.
+        if duty::is_held(facts, now)
+            || !facts.snapshot().is_some_and(same)
+            || !duty::is_to_be_told(facts, now)
+        {
             return None;
         }
         let place = self.behalf(look, tended, &snapshot.event, items::restoration(snapshot));
         let reason = format!(
-            "what {} put in place on {} was to be taken back at {}, and stands: {hindrance}",
+            "the change of {} to {} was to be taken back at {}, and {hindrance}",
             snapshot.run_id,
             tended.target.action.resource(),
             crate::guard::decide::time(due_at)

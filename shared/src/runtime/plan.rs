@@ -21,6 +21,15 @@ fn read_as<T: DeserializeOwned>(value: Option<&Value>, what: &str) -> Option<T> 
         .ok()
 }
 
+/// What a human approves: the hash of the plan, but for the moment at which it was made.
+pub(super) fn plan_hash<R: Remediation>(plan: &Value) -> String {
+    let mut plan = plan.clone();
+    if let Value::Object(fields) = &mut plan {
+        fields.retain(|name, _| !R::MOMENTARY.contains(&name.as_str()));
+    }
+    crate::ids::plan_hash(&plan)
+}
+
 /// The plan that this attempt had made before.
 pub(super) enum Before<'a, R: Remediation> {
     /// There was none.

@@ -11,7 +11,7 @@ use crate::aws_error::AwsError;
 use crate::ledger::LedgerError;
 use crate::ledger::items::Switches;
 use crate::policy::{Action, Home, Loaded, PolicyError};
-use crate::runtime::alarms::{self, Live};
+use crate::runtime::alarms::{self, Live, Recent};
 use crate::runtime::policies::Policies;
 use crate::runtime::suite::Suite;
 
@@ -21,6 +21,7 @@ pub(super) struct Reads<'a, A> {
     pub(super) home: &'a Home,
     pub(super) policies: &'a Policies<A>,
     pub(super) known: Arc<Loaded<A>>,
+    recent: Option<&'a Recent>,
     event_at: DateTime<Utc>,
     wanted: BTreeSet<String>,
     until: DateTime<Utc>,
@@ -43,6 +44,7 @@ impl<'a, A: Action> Reads<'a, A> {
             home,
             policies,
             known,
+            recent: None,
             event_at,
             wanted,
             until,
@@ -53,14 +55,25 @@ impl<'a, A: Action> Reads<'a, A> {
         }
     }
 
+    /// In a look of the schedule, which reads alarms for many targets.
+    pub(super) fn beside(self, recent: &'a Recent) -> Self {
+        Self {
+            recent: Some(recent),
+            ..self
+        }
+    }
+
     /// The alarms as they are now: those that could be read, if any could.
     pub(super) async fn live(&self) -> Result<&Live, Arc<AwsError>> {
         let read = self
             .live
             .get_or_init(|| async {
                 let limits = (self.until, self.seed.as_str());
-                let (live, failure) =
-                    alarms::read(self.suite, self.home, &self.wanted, limits).await;
+                let (suite, home, wanted) = (self.suite, self.home, &self.wanted);
+                let (live, failure) = match self.recent {
+                    Some(recent) => recent.read(suite, home, wanted, limits).await,
+                    None => alarms::read(suite, home, wanted, limits).await,
+                };
                 match failure {
                     Some(error) if live.is_empty() => Err(Arc::new(error)),
                     Some(error) => {

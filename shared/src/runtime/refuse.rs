@@ -7,12 +7,13 @@ use crate::alarm::State;
 use crate::guard::next::{self, Refused};
 use crate::guard::{Occasion, Refusal};
 use crate::ledger::difference::Commit;
-use crate::ledger::items::{Facts, OpenBreaker};
+use crate::ledger::items::{Facts, OpenBreaker, Status};
 use crate::ledger::timeline::{Entry, Kind};
 use crate::outcome::{Outcome, Report, Rule};
-use crate::remediation::{MemoryOf, Remediation, value};
+use crate::remediation::{MemoryOf, Remediation, Rounds as _, value};
 use crate::runtime::engine::Runtime;
 use crate::runtime::job::{Decided, Run, Told};
+use crate::runtime::plan::{memory, plan_hash};
 
 /// A run that does nothing to its target, and what it leaves in the ledger.
 pub(super) struct Refusing<R: Remediation> {
@@ -28,6 +29,8 @@ pub(super) struct Refusing<R: Remediation> {
     pub(super) observed: Value,
     pub(super) plan: Option<Value>,
     pub(super) notes: Vec<String>,
+    /// Whether the run goes on by itself, so that its end is what is told.
+    pub(super) goes_on: bool,
 }
 
 impl<R: Remediation> Refusing<R> {
@@ -42,6 +45,7 @@ impl<R: Remediation> Refusing<R> {
             observed: Value::Null,
             plan: None,
             notes: Vec::new(),
+            goes_on: false,
         }
     }
 }
@@ -112,11 +116,12 @@ impl<R: Remediation> Runtime<R> {
     ) -> Decided<R> {
         let now = self.suite.clock.now();
         let restores = run.occasion == Occasion::Restoring;
+        let goes_on = refusing.goes_on;
         let incident_id = next::incident_of(facts, &run.place, restores);
         let memory = match refusing
             .memory
-            .as_ref()
-            .map(|memory| value("memory", memory))
+            .or_else(|| left::<R>(facts, refusing.waits.is_some(), now))
+            .map(|memory| value("memory", &memory))
         {
             None => None,
             Some(Ok(memory)) => Some(memory),
@@ -124,7 +129,7 @@ impl<R: Remediation> Runtime<R> {
         };
         let report = Report {
             incident_id: Some(incident_id.clone()),
-            plan_hash: refusing.plan.as_ref().map(crate::ids::plan_hash),
+            plan_hash: refusing.plan.as_ref().map(plan_hash::<R>),
             plan: refusing.plan,
             notes: refusing.notes,
             ..run.report(refusing.outcome)
@@ -167,7 +172,7 @@ impl<R: Remediation> Runtime<R> {
             after: &after,
             incident_id: &incident_id,
             entries: if again { &[] } else { entries },
-            told: (!again && is_told(&report.outcome)).then_some(&report),
+            told: (!again && !goes_on && is_told(&report.outcome)).then_some(&report),
         };
         match self.suite.ledger.commit(&commit, now).await {
             Ok(None) => Decided::Again,
@@ -179,6 +184,17 @@ impl<R: Remediation> Runtime<R> {
             Err(error) => Decided::Over(run.failed(&error, error.is_transient())),
         }
     }
+}
+
+/// What is to be remembered of a run that ends here without another word.
+fn left<R: Remediation>(facts: &Facts, passes: bool, now: DateTime<Utc>) -> Option<MemoryOf<R>> {
+    let record = facts.record.as_ref()?;
+    if passes || record.status == Status::Completed {
+        return None;
+    }
+    let progress = record.progress.clone();
+    let progress = progress.and_then(|progress| serde_json::from_value(progress).ok());
+    R::Rounds::remembered(progress.as_ref(), memory::<R>(facts).as_ref(), now)
 }
 
 /// Whether an outcome must reach the bus even when the function dies before it is told.

@@ -12,6 +12,7 @@ use crate::outcome::{Outcome, Report, StepName};
 use crate::remediation::{Failure as _, Remediation, Reversal, Reverted, Verified, value};
 use crate::runtime::claim::{Claimed, Claiming};
 use crate::runtime::conclude::unwritten;
+use crate::runtime::decide::READ_BACKS;
 use crate::runtime::engine::Runtime;
 use crate::runtime::job::{Run, Told};
 use crate::runtime::plan::in_place;
@@ -75,7 +76,7 @@ impl<R: Remediation> Runtime<R> {
             Ok(None) => return Restored::failed(&"there is no snapshot", false),
             Err(error) => return Restored::failed(&error, false),
         };
-        let work = self.work(run, permit);
+        let work = self.work(run, permit, Vec::new());
         let action = &run.target.action;
         let mut attempt = 0;
         let reverted = loop {
@@ -90,8 +91,18 @@ impl<R: Remediation> Runtime<R> {
                 Ok(reverted) => break reverted,
             }
         };
-        let verified =
-            <R::Reversal as Reversal<R>>::reverted(&self.remediation, &found, action).await;
+        let mut attempt = 0;
+        let verified = loop {
+            let verified =
+                <R::Reversal as Reversal<R>>::reverted(&self.remediation, &found, action).await;
+            match verified {
+                Err(error) if error.is_transient() && attempt < READ_BACKS => {
+                    tokio::time::sleep(backoff::pause(attempt + 3, &permit.run_id)).await;
+                    attempt += 1;
+                }
+                verified => break verified,
+            }
+        };
         match verified {
             Ok(verified) => Restored::of(&reverted, &verified),
             Err(error) => Restored::failed(

@@ -12,6 +12,7 @@ use crate::runtime::claim::{Claimed, Claiming};
 use crate::runtime::engine::Runtime;
 use crate::runtime::job::{Run, Told};
 use crate::runtime::judge::Judged;
+use crate::runtime::plan::plan_hash;
 use crate::runtime::reads::Reads;
 use crate::runtime::steps::Steps;
 
@@ -31,7 +32,7 @@ impl<R: Remediation> Runtime<R> {
         mut steps: Steps,
     ) -> Option<Told> {
         let clock = &self.suite.clock;
-        let plan = facts.settling().and_then(|settling| {
+        let plan = facts.settling(&run.place.run_id()).and_then(|settling| {
             serde_json::from_value::<R::Plan>(settling.plan.clone())
                 .ok()
                 .map(|plan| (settling, plan))
@@ -72,7 +73,7 @@ impl<R: Remediation> Runtime<R> {
         let outcome = settled(&verified);
         let report = Report {
             incident_id: Some(permit.incident_id.clone()),
-            plan_hash: Some(crate::ids::plan_hash(&plan)),
+            plan_hash: Some(plan_hash::<R>(&plan)),
             plan: Some(plan),
             steps: steps.taken,
             ..run.report(outcome.clone())
@@ -82,6 +83,7 @@ impl<R: Remediation> Runtime<R> {
             status: Status::Completed,
             continues_by: None,
             progress: None,
+            spare_snapshot: false,
         };
         let done = Done::new(End::Finished, "the calls were made before");
         Some(

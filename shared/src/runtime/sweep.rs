@@ -6,7 +6,7 @@
 //! the ledger's index of what stands, so that neither a policy edit nor a removed target strands anything, and by the
 //! alarms as they are, so that neither a lost event nor a refusal that passed leaves a target unanswered.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -14,17 +14,17 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use serde_json::Value;
 
 use crate::alarm::{AlarmEvent, State};
-use crate::guard::LiveAlarm;
+use crate::guard::decide::same;
 use crate::guard::duty::{self, Alarms, Duty, Terms};
 use crate::guard::next;
-use crate::ledger::LedgerError;
+use crate::guard::{self, LiveAlarm, Occasion, Question, Verdict};
 use crate::ledger::difference::Commit;
-use crate::ledger::items::{self, Facts, Place, Waiting};
+use crate::ledger::items::{self, AlarmState, Facts, Place, Waiting};
 use crate::ledger::timeline::{Entry, Kind};
 use crate::outcome::{Outcome, Report, Response};
 use crate::policy::{Action as _, Home, Loaded, PolicyError, Target};
 use crate::remediation::{Failure as _, Learning as _, Remediation, Reversal as _, value};
-use crate::runtime::alarms;
+use crate::runtime::alarms::{self, Live, Recent};
 use crate::runtime::engine::Runtime;
 use crate::runtime::error::RunError;
 use crate::runtime::invocation::Invocation;
@@ -85,18 +85,23 @@ impl<R: Remediation> Runtime<R> {
             .flat_map(|tended| tended.alarms.iter().cloned())
             .chain(open.iter().cloned())
             .collect();
-        let limits = (last_start, invocation.request_id.as_str());
+        // A throttled look at the alarms must leave time for what has a term.
+        let until = now + (last_start - now) / 4;
+        let limits = (until, invocation.request_id.as_str());
         let (live, unread) = alarms::read(&self.suite, home, &wanted, limits).await;
         if let Some(error) = unread {
             // What has a term ends with it, whether or not its alarms can be read.
             failures += 1;
             tracing::error!(%error, "not every alarm could be read");
         }
+        let told = self.told(&live, &mut failures).await;
         let look = Look {
             invocation,
             home,
             policy,
+            recent: Recent::of(&live, now),
             live,
+            told,
         };
         for arn in &open {
             failures += usize::from(!self.reconciled(&look, arn).await);
@@ -132,6 +137,35 @@ impl<R: Remediation> Runtime<R> {
         failures += reports.iter().filter(failed).count();
         telemetry::print(&telemetry::sweep(R::NAME, failures, self.suite.clock.now()));
         Ok(Response::new(String::new(), "SCHEDULE".to_owned(), reports))
+    }
+
+    /// What the ledger knows of the alarms that are in ALARM.
+    async fn told(&self, live: &Live, failures: &mut usize) -> BTreeMap<String, AlarmState> {
+        let mut left = live
+            .iter()
+            .filter(|(_, live)| live.state() == Some(State::Alarm));
+        let mut running = FuturesUnordered::new();
+        let mut told = BTreeMap::new();
+        loop {
+            while running.len() < SIDE_BY_SIDE
+                && let Some((arn, _)) = left.next()
+            {
+                running.push(Box::pin(self.told_of(arn)));
+            }
+            match running.next().await {
+                None => return told,
+                Some(Some((arn, known))) => drop(told.insert(arn, known)),
+                Some(None) => *failures += 1,
+            }
+        }
+    }
+
+    async fn told_of(&self, arn: &str) -> Option<(String, AlarmState)> {
+        let known = self.suite.ledger.alarm(arn).await;
+        let known = known.inspect_err(|error| {
+            tracing::error!(%error, alarm = arn, "what is known of it cannot be read");
+        });
+        Some((arn.to_owned(), known.ok()?))
     }
 
     async fn current_policy(
@@ -188,15 +222,13 @@ impl<R: Remediation> Runtime<R> {
             }
         }
         for (arn, live) in in_alarm.into_iter().filter(|_| acts) {
-            let event = match self.change(arn, live, &tended.waiting).await {
-                Ok(Some(event)) => event,
-                Ok(None) => continue,
-                Err(error) => {
-                    reports.push(Self::target_failed(tended, &error, error.is_transient()));
-                    continue;
-                }
+            let Some(event) = change(arn, live, &tended.waiting, look.told.get(arn)) else {
+                continue;
             };
             let transition = items::transition(&event);
+            if tended.waiting.is_empty() && self.rests(look, tended, &event, live).await {
+                continue;
+            }
             reports.extend(self.on_behalf(look, tended, &event, transition).await);
         }
         reports
@@ -324,38 +356,6 @@ impl<R: Remediation> Runtime<R> {
         }
     }
 
-    /// The change that brought an alarm into ALARM, as its event told it or, where that was lost, as the alarm does;
-    /// `None` while the event is on its way.
-    async fn change(
-        &self,
-        arn: &str,
-        live: LiveAlarm,
-        waiting: &[Waiting],
-    ) -> Result<Option<AlarmEvent>, LedgerError> {
-        let LiveAlarm::Found {
-            since: Some(since), ..
-        } = live
-        else {
-            return Ok(waiting
-                .iter()
-                .find(|waiting| waiting.event.alarm_arn == arn)
-                .map(|waiting| waiting.event.clone()));
-        };
-        let known = self.suite.ledger.alarm(arn).await?;
-        let latest = known
-            .latest
-            .filter(|latest| latest.state == State::Alarm && latest.at >= since - NOT_YET_TOLD);
-        let at = latest.map_or(since, |latest| latest.at);
-        let waits = waiting
-            .iter()
-            .filter(|waiting| waiting.event.alarm_arn == arn)
-            .find(|waiting| waiting.event.changed_at >= at);
-        Ok(Some(match waits {
-            Some(waiting) => waiting.event.clone(),
-            None => seen(arn, at),
-        }))
-    }
-
     /// Notes a change of an alarm that nobody told; `false` where that failed.
     async fn reconciled(&self, look: &Look<'_, R::Action>, arn: &str) -> bool {
         let now = self.suite.clock.now();
@@ -403,6 +403,36 @@ impl<R: Remediation> Runtime<R> {
             .is_ok()
     }
 
+    /// Whether the change was answered, so that nothing of the target need be looked at.
+    async fn rests(
+        &self,
+        look: &Look<'_, R::Action>,
+        tended: &Tended<R::Action>,
+        event: &AlarmEvent,
+        live: LiveAlarm,
+    ) -> bool {
+        let run = self.behalf(look, tended, event, items::transition(event));
+        // What cannot be read is told by the run itself.
+        let Ok(facts) = self.suite.ledger.facts(&run.place).await else {
+            return false;
+        };
+        let verdict = guard::decide(&Question {
+            event,
+            live,
+            facts: &facts,
+            switch: None,
+            limits: &tended.target.guard,
+            target: run.place.target,
+            request_id: run.place.request_id,
+            run_id: &run.place.run_id(),
+            round: None,
+            occasion: Occasion::Due,
+            listed: run.may_act(),
+            now: self.suite.clock.now(),
+        });
+        matches!(verdict, Verdict::Leave)
+    }
+
     async fn learn(&self, target: &Target<R::Action>, facts: &Facts) {
         let now = self.suite.clock.now();
         let observed = match self.remediation.observe(&target.action, None, now).await {
@@ -439,6 +469,33 @@ impl<R: Remediation> Runtime<R> {
             }
         }
     }
+}
+
+/// The change that brought an alarm into ALARM, as its event told it or, where that was lost, as the alarm does; `None`
+/// where that is not known.
+fn change(
+    arn: &str,
+    live: LiveAlarm,
+    waiting: &[Waiting],
+    known: Option<&AlarmState>,
+) -> Option<AlarmEvent> {
+    let mut waits = waiting
+        .iter()
+        .map(|waiting| &waiting.event)
+        .filter(|event| event.alarm_arn == arn);
+    let LiveAlarm::Found {
+        since: Some(since), ..
+    } = live
+    else {
+        return waits.next().cloned();
+    };
+    let latest = known?
+        .latest
+        .filter(|latest| latest.state == State::Alarm)
+        .filter(|latest| latest.at >= since || same(latest.at, since));
+    let at = latest.map_or(since, |latest| latest.at);
+    let waits = waits.find(|event| event.changed_at >= at);
+    Some(waits.cloned().unwrap_or_else(|| seen(arn, at)))
 }
 
 /// The change that an alarm itself tells, where its event is not on its way any more.

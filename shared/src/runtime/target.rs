@@ -2,8 +2,10 @@
 
 use crate::alarm::{AlarmEvent, State};
 use crate::guard::Occasion;
+use crate::guard::next::{self, Refused};
+use crate::ledger::difference::Commit;
 use crate::ledger::items::{self, Facts, Place, Snapshot, Status};
-use crate::outcome::{Outcome, Rule};
+use crate::outcome::{Outcome, Report, Rule};
 use crate::remediation::Remediation;
 use crate::runtime::engine::Runtime;
 use crate::runtime::job::{Decided, Ran, Run};
@@ -53,6 +55,9 @@ impl<R: Remediation> Runtime<R> {
                 }
             };
             if let Some(told) = told {
+                if matches!(told.report.outcome, Outcome::Failed { .. }) {
+                    self.leave_waiting(run, &told.report).await;
+                }
                 return Ran::Reported(Box::new(told));
             }
         }
@@ -93,6 +98,41 @@ impl<R: Remediation> Runtime<R> {
             began: run.began,
         };
         self.decided(&restoring, reads).await
+    }
+
+    /// Leaves a transition that could not even be decided to the schedule, as long as its alarm is in ALARM. A run that
+    /// has claimed its target is open, and needs no such word.
+    async fn leave_waiting(&self, run: &Run<'_, R>, report: &Report) {
+        if run.place.event.state != State::Alarm || run.dry_run || !run.may_act() {
+            return;
+        }
+        let facts = match self.suite.ledger.facts(&run.place).await {
+            Ok(facts) if facts.record.is_none() => facts,
+            Ok(_) => return,
+            Err(error) => {
+                tracing::warn!(%error, "the schedule is not told of what failed");
+                return;
+            }
+        };
+        let now = self.suite.clock.now();
+        let refused = Refused {
+            report: Some(report),
+            waits: Some((Rule::Undecided, now)),
+            tells: !run.place.event.dry_run,
+            ..Refused::default()
+        };
+        let after = next::refused(&facts, &run.place, &refused, now);
+        let commit = Commit {
+            place: &run.place,
+            before: &facts,
+            after: &after,
+            incident_id: &next::incident_of(&facts, &run.place, false),
+            entries: &[],
+            told: None,
+        };
+        if let Err(error) = self.suite.ledger.commit(&commit, now).await {
+            tracing::warn!(%error, "the schedule is not told of what failed");
+        }
     }
 
     /// Forgets a transition that waits although a run has ended it since.

@@ -1,7 +1,7 @@
 //! A human's approval: of this plan, on this target, in answer to this change, in time.
 
 use shared::alarm::{Approval, State};
-use shared::guard::decide::approved;
+use shared::guard::approval::approved;
 use shared::outcome::Rule;
 
 use crate::case::{Case, at, event, live, rule};

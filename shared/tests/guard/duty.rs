@@ -44,9 +44,9 @@ fn standing() -> Standing {
         target: "orders".into(),
         resource: "arn:aws:apigateway:eu-west-1::/domainnames/orders".into(),
         policy: json!({}),
-        run: None,
+        runs: Vec::new(),
         snapshot: None,
-        settling: None,
+        settling: Vec::new(),
         told_at: None,
     }
 }
@@ -191,9 +191,9 @@ fn what_lost_its_term_by_a_new_policy_still_ends_when_it_expires() {
 #[test]
 fn whoever_holds_the_target_looks_after_it() {
     let all = Standing {
-        run: Some(run("A|ALARM|1")),
+        runs: vec![run("A|ALARM|1")],
         snapshot: Some(snapshot(Some(160))),
-        settling: Some(settling()),
+        settling: vec![settling()],
         ..standing()
     };
     for one in [
@@ -204,7 +204,7 @@ fn whoever_holds_the_target_looks_after_it() {
         },
         Standing {
             snapshot: None,
-            settling: None,
+            settling: Vec::new(),
             ..all
         },
     ] {
@@ -221,9 +221,9 @@ fn whoever_holds_the_target_looks_after_it() {
 #[test]
 fn what_falls_due_comes_before_what_settles_and_what_settles_before_a_run_that_did_not_end() {
     let all = Standing {
-        run: Some(run("A|ALARM|1")),
+        runs: vec![run("A|ALARM|1")],
         snapshot: Some(snapshot(Some(160))),
-        settling: Some(settling()),
+        settling: vec![settling()],
         ..standing()
     };
     let found =
@@ -232,7 +232,7 @@ fn what_falls_due_comes_before_what_settles_and_what_settles_before_a_run_that_d
     let settles = Duty::Settle(Box::new(settling()));
     assert_eq!(found(&all, 114), settles);
     let settled = Standing {
-        settling: None,
+        settling: Vec::new(),
         ..all
     };
     let resumes = Duty::Resume(Box::new(run("A|ALARM|1")));
@@ -244,7 +244,7 @@ fn what_falls_due_comes_before_what_settles_and_what_settles_before_a_run_that_d
     assert_eq!(found(&alone, 115), resumes);
     // A restoration is taken up as long as its snapshot is there, and not for its own sake.
     let restoration = Standing {
-        run: Some(run("restore|run-1|1")),
+        runs: vec![run("restore|run-1|1")],
         ..standing()
     };
     assert_eq!(found(&restoration, 115), Duty::Wait);

@@ -39,11 +39,6 @@ fn each_lasting_rule_refuses_by_its_name_and_for_good() {
         live,
         ..Case::default()
     };
-    let disabled = LiveAlarm::Found {
-        state: State::Alarm,
-        actions_enabled: false,
-        since: None,
-    };
     let mut suppressed = Case::default();
     suppressed.event.suppressed_by = Some(Suppression::MuteRule {
         arn: None,
@@ -67,7 +62,6 @@ fn each_lasting_rule_refuses_by_its_name_and_for_good() {
             Rule::AlarmRecovered,
         ),
         (seen(LiveAlarm::Gone), 10, Rule::AlarmRecovered),
-        (seen(disabled), 10, Rule::AlarmActionsDisabled),
         (seen(LiveAlarm::Foreign), 10, Rule::ForeignAccount),
         (unknown, 10, Rule::StateWithoutAction),
         (suppressed, 10, Rule::AlarmSuppressed),
@@ -115,7 +109,17 @@ fn each_passing_rule_says_when_to_look_again() {
     ]);
     let refired = acted(vec![action("run-a", -200, -100, 1)]);
     let off = |rule| Case::default().switched(rule);
+    let disabled = LiveAlarm::Found {
+        state: State::Alarm,
+        actions_enabled: false,
+        since: None,
+    };
+    let disabled = Case {
+        live: disabled,
+        ..Case::default()
+    };
     let cases = vec![
+        (disabled, Rule::AlarmActionsDisabled, 10),
         (off(Rule::KillSwitchGlobal), Rule::KillSwitchGlobal, 10),
         (
             off(Rule::KillSwitchRemediation),

@@ -121,7 +121,7 @@ pub async fn look(door: &Door, resource: &str) -> Result<Seen, ToyError> {
 /// Changes a thing under a clearance; `false` when it is not at that revision any more.
 pub async fn put(
     door: &Door,
-    _clearance: &Clearance<'_>,
+    _clearance: Clearance<'_>,
     signed: Signed<'_>,
     (resource, revision, value): (&str, u64, &str),
     settles: u64,

@@ -56,6 +56,8 @@ impl<const SETTLING: bool, const APPROVED: bool> Remediation for Page<SETTLING, 
     type Rounds = OneRound;
     type Error = ToyError;
 
+    const MOMENTARY: &'static [&'static str] = &["revision"];
+
     fn needs_approval(_action: &Toy) -> bool {
         APPROVED
     }
@@ -124,7 +126,7 @@ impl<const SETTLING: bool, const APPROVED: bool> Remediation for Page<SETTLING, 
         let signed = signed::<Self>(work, false);
         let settles = if SETTLING { SETTLES } else { 0 };
         let change = (plan.resource.as_str(), plan.revision, OURS);
-        if !put(&self.door, &clearance, signed, change, settles).await? {
+        if !put(&self.door, clearance, signed, change, settles).await? {
             let reason = format!("{} was changed by another hand", plan.resource);
             return Ok(Done::new(End::Overtaken { reason }, "nothing was changed"));
         }
@@ -180,7 +182,7 @@ impl<const SETTLING: bool, const APPROVED: bool> Reversal<Self> for Page<SETTLIN
                 seen.revision,
                 before.value.as_str(),
             );
-            if put(&toy.door, &clearance, signed::<Self>(work, true), change, 0).await? {
+            if put(&toy.door, clearance, signed::<Self>(work, true), change, 0).await? {
                 return Ok(Reverted {
                     summary: "it was taken back".to_owned(),
                     evidence: Some(seen),

@@ -120,7 +120,7 @@ impl Remediation for Rollback {
         let clearance = work.clear("go back")?;
         let value = format!("v{}", plan.to);
         let change = (plan.resource.as_str(), plan.revision, value.as_str());
-        if !put(&self.door, &clearance, signed(work, false), change, 0).await? {
+        if !put(&self.door, clearance, signed(work, false), change, 0).await? {
             let reason = format!("{} was changed by another hand", plan.resource);
             return Ok(Done::new(End::Overtaken { reason }, "nothing was changed"));
         }

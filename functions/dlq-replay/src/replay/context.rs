@@ -41,9 +41,14 @@ impl<'a> Context<'a> {
         work: &'a Work<'a, DlqReplay>,
     ) -> Result<Self, ReplayError> {
         let schema = judge::compiled(schema)?;
-        let progress = Progress::resumed(work.progress(), work.follows_a_death());
+        let unfinished = work.unfinished();
+        let progress = Progress::resumed(work.progress(), work.follows_a_death())
+            .after(unfinished, work.memory());
         let now = work.now();
-        let memory = Memory::recalled(work.memory(), &progress.unremoved, now);
+        let mut memory = Memory::recalled(work.memory(), &progress.unremoved, now);
+        for other in unfinished.iter().flatten() {
+            memory = other.remembered(Some(&memory), now);
+        }
         let given = work.until() - now;
         Ok(Self {
             aws,

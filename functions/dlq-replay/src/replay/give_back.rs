@@ -17,7 +17,7 @@ pub(super) async fn give_back(context: &Context<'_>) {
             return;
         };
         let source = &context.plan.source;
-        match context.aws.release(source, receipts, &clearance).await {
+        match context.aws.release(source, receipts, clearance).await {
             Ok(released) => late = late.saturating_sub(released),
             Err(error) => {
                 note_late(context, late, &error.to_string());

@@ -47,6 +47,20 @@ impl Progress {
         progress
     }
 
+    /// After other runs that have not ended, or ended without a word.
+    pub(super) fn after(mut self, unfinished: &[Option<Self>], memory: Option<&Memory>) -> Self {
+        self.died |= !unfinished.is_empty() || memory.is_some_and(|memory| memory.unsure);
+        self
+    }
+
+    /// What later runs have to remember of a run that ends without another word.
+    pub(crate) fn remembered(&self, memory: Option<&Memory>, now: DateTime<Utc>) -> Memory {
+        Memory {
+            unsure: true,
+            ..Memory::recalled(memory, &self.unremoved, now)
+        }
+    }
+
     /// As the next round starts from it: messages given back are received anew by whoever comes next.
     pub(super) fn handed_on(mut self) -> Self {
         let given_back: u64 = self.account.returned.values().sum();
@@ -70,6 +84,9 @@ pub struct Memory {
     earlier: BTreeSet<String>,
     #[serde(default)]
     since: Option<DateTime<Utc>>,
+    /// A run ended without a word of what it had in hand: that may have been delivered.
+    #[serde(default)]
+    pub(super) unsure: bool,
 }
 
 impl Memory {

@@ -20,8 +20,11 @@ pub(super) fn done(mut state: State, now: DateTime<Utc>) -> Done<DlqReplay> {
     let Progress {
         account, groups, ..
     } = state.progress.clone();
+    let died = state.progress.died;
     let handed_on = state.progress.handed_on();
     let (end, breaker) = end(&account, stop, &state.last_trouble, handed_on);
+    // A queue that is dry holds nothing that an earlier run had in hand.
+    state.memory.unsure = died && !matches!(end, End::Finished);
     Done {
         end,
         summary: account.summary(),

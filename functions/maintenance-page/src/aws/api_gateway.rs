@@ -67,7 +67,7 @@ impl CustomDomain<'_> {
         &self,
         page: &Route,
         operations: Vec<PatchOperation>,
-        _clearance: &Clearance<'_>,
+        _clearance: Clearance<'_>,
     ) -> Result<(), PageError> {
         self.client
             .update_stage()
@@ -80,7 +80,7 @@ impl CustomDomain<'_> {
         Ok(())
     }
 
-    async fn lead_to(&self, route: &Route, _clearance: &Clearance<'_>) -> Result<(), PageError> {
+    async fn lead_to(&self, route: &Route, _clearance: Clearance<'_>) -> Result<(), PageError> {
         let operations = vec![
             replace("/restapiId", &route.api),
             replace("/stage", &route.stage),
@@ -132,7 +132,7 @@ impl InFront for CustomDomain<'_> {
         };
         // What nobody is led to can be prepared while the mapping is read again.
         let clearance = work.clear("announce the page")?;
-        let announced = self.set_variables(&routes.page, announced(&plan.notice), &clearance);
+        let announced = self.set_variables(&routes.page, announced(&plan.notice), clearance);
         let (route, ()) = tokio::try_join!(self.route(), announced)?;
         if route == routes.page {
             return Ok(Moved::There);
@@ -141,7 +141,7 @@ impl InFront for CustomDomain<'_> {
             return Ok(Moved::Overtaken);
         }
         let clearance = work.clear("lead the domain to the page")?;
-        self.lead_to(&routes.page, &clearance).await?;
+        self.lead_to(&routes.page, clearance).await?;
         Ok(Moved::There)
     }
 
@@ -161,12 +161,12 @@ impl InFront for CustomDomain<'_> {
             return Ok(Moved::Overtaken);
         }
         let clearance = work.clear("lead the domain back to the service")?;
-        self.lead_to(service, &clearance).await?;
+        self.lead_to(service, clearance).await?;
         // Whoever maps the domain to the page by hand next is not taken for us.
         let operation = PatchOperation::builder().op(Op::Remove);
         let operation = operation.path(format!("/variables/{BY}")).build();
         let clearance = work.clear("take our name off the page")?;
-        self.set_variables(&page, vec![operation], &clearance)
+        self.set_variables(&page, vec![operation], clearance)
             .await?;
         Ok(Moved::There)
     }

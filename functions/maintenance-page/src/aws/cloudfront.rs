@@ -60,7 +60,7 @@ impl Distribution<'_> {
         &self,
         notice: &str,
         version: Option<&str>,
-        _clearance: &Clearance<'_>,
+        _clearance: Clearance<'_>,
     ) -> Result<Moved, PageError> {
         let put = self
             .client
@@ -82,7 +82,7 @@ impl Distribution<'_> {
     async fn delete(
         &self,
         version: Option<&str>,
-        _clearance: &Clearance<'_>,
+        _clearance: Clearance<'_>,
     ) -> Result<Moved, PageError> {
         let deleted = self
             .client
@@ -134,7 +134,7 @@ impl InFront for Distribution<'_> {
     ) -> Result<Moved, PageError> {
         let clearance = work.clear("put the page up")?;
         let notice = serde_json::to_string(&plan.notice).unwrap_or_default();
-        self.put(&notice, plan.version.as_deref(), &clearance).await
+        self.put(&notice, plan.version.as_deref(), clearance).await
     }
 
     async fn lower(
@@ -144,7 +144,7 @@ impl InFront for Distribution<'_> {
         work: &Work<'_, MaintenancePage>,
     ) -> Result<Moved, PageError> {
         let clearance = work.clear("take the page down")?;
-        self.delete(observed.version.as_deref(), &clearance).await
+        self.delete(observed.version.as_deref(), clearance).await
     }
 }
 

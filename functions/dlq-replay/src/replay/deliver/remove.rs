@@ -30,7 +30,7 @@ async fn left_of(context: &Context<'_>, messages: &[InHand]) -> Vec<usize> {
             .map(|at| (*at, messages[*at].receipt.as_str()))
             .collect();
         let source = &context.plan.source;
-        match context.aws.remove(source, &receipts, &clearance).await {
+        match context.aws.remove(source, &receipts, clearance).await {
             Ok(gone) => left.retain(|at| !gone.contains(at)),
             Err(error) => {
                 context

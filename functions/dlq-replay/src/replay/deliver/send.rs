@@ -135,7 +135,7 @@ async fn send(context: &Context<'_>, queue: &Arn, sending: &mut Sending) {
             break;
         };
         let entries = sending.left_entries();
-        match context.aws.send(queue, entries, &clearance).await {
+        match context.aws.send(queue, entries, clearance).await {
             Ok(answer) => {
                 sending.take(&answer);
                 for refused in answer.failed() {
@@ -264,7 +264,7 @@ pub(super) async fn invoke(context: &Context<'_>, function: &Arn, message: InHan
         };
         let invoked = context
             .aws
-            .invoke(function.as_str(), payload.clone(), &clearance);
+            .invoke(function.as_str(), payload.clone(), clearance);
         match invoked.await {
             Ok(request_id) => {
                 delivery.fared = Fared::Delivered(request_id);

@@ -308,7 +308,7 @@ fn a_lasting_refusal_closes_the_record_that_an_attempt_left_open() {
             at(80),
         );
         assert_eq!(open.record.unwrap().status, status);
-        assert!(open.standing.unwrap().run.is_some());
+        assert!(open.standing.unwrap().runs.len() == 1);
     }
 }
 
@@ -319,8 +319,8 @@ fn what_settles_ends_with_its_record_and_an_ended_record_stays_as_it_ended() {
     let why = skipped(Rule::NothingToDo);
     let mut settles = begun(|record| record.status = Status::Settling);
     let standing = settles.standing.as_mut().unwrap();
-    standing.run = None;
-    standing.settling = Some(settling(&asks, 20));
+    standing.runs.clear();
+    standing.settling = vec![settling(&asks, 20)];
     let over = refused(&settles, &asks, &lasting(&why), at(80));
     assert_eq!(
         (over.record.unwrap().status, over.standing),

@@ -41,9 +41,11 @@ fn a_claim_takes_the_target_in_hand() {
     assert!(facts.alarm.open);
     let standing = facts.standing.unwrap();
     assert_eq!(standing.resource, RESOURCE);
-    let run = standing.run.unwrap();
+    let [run] = &standing.runs[..] else {
+        panic!("{:?}", standing.runs)
+    };
     assert_eq!(
-        (run.run_id, run.transition),
+        (run.run_id.clone(), run.transition.clone()),
         (place.run_id(), place.transition)
     );
 }
@@ -127,7 +129,7 @@ fn an_end_gives_the_target_back_and_keeps_it_between_rounds() {
     assert_eq!(record.progress, Some(memory(3)));
     assert_eq!(goes_on.history.memory, Some(memory(4)));
     assert!(goes_on.history.answers.is_empty());
-    assert!(goes_on.standing.unwrap().run.is_some());
+    assert!(goes_on.standing.unwrap().runs.len() == 1);
 }
 
 #[test]
@@ -146,9 +148,9 @@ fn what_failed_settles_or_is_in_place_stands_until_it_is_concluded() {
         let standing = finished(facts, &event, end, at(30)).standing;
         standing.map(|it| {
             (
-                it.run.is_some(),
+                !it.runs.is_empty(),
                 it.snapshot.is_some(),
-                it.settling.is_some(),
+                !it.settling.is_empty(),
             )
         })
     };
@@ -225,7 +227,7 @@ fn a_claim_that_is_given_back_leaves_everything_as_it_was_but_its_token() {
     assert_eq!(record.token, 2);
     assert_eq!(back.history.actions, before.history.actions);
     let (standing, known) = (back.standing.unwrap(), before.standing.unwrap());
-    assert_eq!((&standing.run, &standing.snapshot), (&known.run, &None));
+    assert_eq!((&standing.runs, &standing.snapshot), (&known.runs, &None));
     assert!(standing.version > second.standing.unwrap().version);
 }
 
@@ -559,7 +561,7 @@ proptest! {
         let (mut tokens, mut standings) = (0, 0);
         let mut lost = (false, false);
         for (second, taken) in (0..).step_by(100).zip(steps) {
-            let holds = facts.standing.as_ref().is_some_and(|it| it.run.is_some());
+            let holds = facts.standing.as_ref().is_some_and(|it| !it.runs.is_empty());
             match taken {
                 Step::Finish(_) | Step::Withdraw if !holds || facts.lease.is_none() => continue,
                 // The table loses one of the two at a time.

@@ -4,7 +4,8 @@
 //! [`Unlearning`] learns nothing between incidents, [`OneRound`] ends with its invocation. Their snapshots and
 //! progress are [`Never`], of which no value exists, so that nothing of the kind can be written by mistake.
 
-use std::collections::HashMap;
+mod work;
+
 use std::error::Error as StdError;
 use std::future::Future;
 
@@ -14,14 +15,14 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::alarm::AlarmEvent;
-use crate::clock::Clock;
+use crate::ledger::LedgerError;
 use crate::ledger::items::OpenBreaker;
-use crate::ledger::permit::Permit;
 use crate::ledger::timeline::Entry;
-use crate::ledger::{Ledger, LedgerError};
 use crate::outcome::Rule;
 use crate::policy::{self, Temporary};
 use crate::telemetry::Metric;
+
+pub use work::{Clearance, Work};
 
 /// An error that knows whether another attempt can succeed.
 pub trait Failure: StdError + From<OutOfTime> + Send + Sync + 'static {
@@ -128,135 +129,6 @@ pub enum Planned<P, S> {
 
 /// A plan of a remediation, or why there is none.
 pub type PlannedBy<R> = Planned<<R as Remediation>::Plan, SnapshotOf<R>>;
-
-/// The right to make one call that changes the target, given while the lease is held and time is left.
-///
-/// Whatever changes a target asks for one, so that no call is made that nobody checked.
-#[derive(Debug)]
-pub struct Clearance<'a> {
-    _permit: &'a Permit,
-}
-
-/// What a run works with: its permit, its time, and what it may keep in the ledger.
-pub struct Work<'a, R: Remediation> {
-    pub(crate) permit: &'a Permit,
-    pub(crate) clock: &'a Clock,
-    pub(crate) deadline: DateTime<Utc>,
-    pub(crate) ledger: &'a Ledger,
-    pub(crate) memory: Option<MemoryOf<R>>,
-    pub(crate) progress: Option<ProgressOf<R>>,
-    pub(crate) round: u32,
-    pub(crate) attempt: u32,
-    pub(crate) started_at: DateTime<Utc>,
-    pub(crate) previous_run: Option<String>,
-}
-
-impl<R: Remediation> Work<'_, R> {
-    /// Now.
-    #[must_use]
-    pub fn now(&self) -> DateTime<Utc> {
-        self.clock.now()
-    }
-
-    /// When the work has to be over: Lambda's deadline less what the report needs, or the end of the lease. It moves
-    /// on with every heartbeat, and comes to lie in the past when another run has taken the lease over.
-    #[must_use]
-    pub fn until(&self) -> DateTime<Utc> {
-        self.deadline.min(self.permit.held_until())
-    }
-
-    /// The right to make the next call that changes the target.
-    pub fn clear(&self, to_do: &'static str) -> Result<Clearance<'_>, OutOfTime> {
-        if self.now() < self.until() {
-            Ok(Clearance {
-                _permit: self.permit,
-            })
-        } else {
-            Err(OutOfTime { to_do })
-        }
-    }
-
-    /// The run, the same over all its attempts and rounds; also its causation id.
-    #[must_use]
-    pub fn run_id(&self) -> &str {
-        &self.permit.run_id
-    }
-
-    /// The incident that the run belongs to.
-    #[must_use]
-    pub fn incident_id(&self) -> &str {
-        &self.permit.incident_id
-    }
-
-    /// The fencing token: greater than that of every earlier holder of the target's lease.
-    #[must_use]
-    pub fn token(&self) -> u64 {
-        self.permit.token
-    }
-
-    /// Which round of the run this is, from 1.
-    #[must_use]
-    pub fn round(&self) -> u32 {
-        self.round
-    }
-
-    /// Which attempt of this round this is, from 1.
-    #[must_use]
-    pub fn attempt(&self) -> u32 {
-        self.attempt
-    }
-
-    /// Whether the attempt before this one died without a word, so that its last deeds are in no report.
-    #[must_use]
-    pub fn follows_a_death(&self) -> bool {
-        self.permit.follows_a_death
-    }
-
-    /// When the run's first attempt began.
-    #[must_use]
-    pub fn started_at(&self) -> DateTime<Utc> {
-        self.started_at
-    }
-
-    /// The run that last acted on the target before this one, if any.
-    #[must_use]
-    pub fn previous_run(&self) -> Option<&str> {
-        self.previous_run.as_deref()
-    }
-
-    /// What earlier runs of this remediation on this target left to remember.
-    #[must_use]
-    pub fn memory(&self) -> Option<&MemoryOf<R>> {
-        self.memory.as_ref()
-    }
-
-    /// What earlier rounds or attempts saved.
-    #[must_use]
-    pub fn progress(&self) -> Option<&ProgressOf<R>> {
-        self.progress.as_ref()
-    }
-
-    /// Saves progress, for an attempt that follows a death.
-    pub async fn checkpoint(&self, progress: &ProgressOf<R>) -> Result<(), LedgerError> {
-        let progress = value("progress", progress)?;
-        self.ledger
-            .checkpoint(self.permit, progress, self.now())
-            .await
-    }
-
-    /// Reads the remediation's own items. Absent keys are absent from the answer.
-    pub async fn load<T: DeserializeOwned>(
-        &self,
-        keys: &[String],
-    ) -> Result<HashMap<String, T>, LedgerError> {
-        self.ledger.notes(self.permit, keys).await
-    }
-
-    /// Writes the remediation's own items, replacing what was there, while the lease is held.
-    pub async fn store<T: Serialize>(&self, items: &[(String, T)]) -> Result<(), LedgerError> {
-        self.ledger.note(self.permit, items, self.now()).await
-    }
-}
 
 /// A value as the ledger keeps it.
 pub(crate) fn value<T: Serialize>(what: &str, value: &T) -> Result<serde_json::Value, LedgerError> {
@@ -384,6 +256,9 @@ pub struct Lesson<M> {
 pub trait Remediation: Sized + Send + Sync + 'static {
     /// Its name: kebab-case, the same for folder, package, binary and events.
     const NAME: &'static str;
+    /// Fields of its plan that only say at which moment the target was seen. What differs in them alone is the plan that
+    /// a human has approved.
+    const MOMENTARY: &'static [&'static str] = &[];
     /// Its part of the policy.
     type Action: policy::Action;
     /// What it observes. Kept with each decision.
@@ -552,6 +427,14 @@ pub trait Rounds<R: Remediation>: 'static {
     /// How many rounds a run may take.
     fn at_most(action: &R::Action) -> u32;
 
+    /// What later runs have to remember of a run that ends without another word, from what it had saved, if it had
+    /// saved anything.
+    fn remembered(
+        progress: Option<&Self::Progress>,
+        memory: Option<&MemoryOf<R>>,
+        now: DateTime<Utc>,
+    ) -> Option<MemoryOf<R>>;
+
     /// Asks for the round that starts from `progress` by invoking the function again, asynchronously, with `payload`.
     fn carry_on(
         remediation: &R,
@@ -570,6 +453,14 @@ impl<R: Remediation> Rounds<R> for OneRound {
 
     fn at_most(_action: &R::Action) -> u32 {
         1
+    }
+
+    fn remembered(
+        _progress: Option<&Never>,
+        _memory: Option<&MemoryOf<R>>,
+        _now: DateTime<Utc>,
+    ) -> Option<MemoryOf<R>> {
+        None
     }
 
     async fn carry_on(
