@@ -177,6 +177,15 @@ fn target(root: &Path) -> PathBuf {
 /// Makes `to` hold what `from` does, and leaves alone what is the same, so that only what differs is compiled.
 fn mirror(from: &Path, to: &Path) -> Result<(), Error> {
     fs::create_dir_all(to).map_err(at("create", to))?;
+    for entry in fs::read_dir(to).map_err(at("read", to))? {
+        let there = entry.map_err(at("read", to))?.path();
+        let here = from.join(there.file_name().unwrap_or_default());
+        if there.is_dir() && !here.is_dir() {
+            fs::remove_dir_all(&there).map_err(at("remove", &there))?;
+        } else if there.is_file() && !here.is_file() {
+            fs::remove_file(&there).map_err(at("remove", &there))?;
+        }
+    }
     for entry in fs::read_dir(from).map_err(at("read", from))? {
         let entry = entry.map_err(at("read", from))?;
         let (here, there) = (entry.path(), to.join(entry.file_name()));

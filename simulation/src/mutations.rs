@@ -190,12 +190,7 @@ pub const MUTATIONS: &[Mutation] = &[
             find: "if lease.run_id == question.run_id || lease.held_until <= question.now {",
             replace: "if lease.run_id == question.run_id || lease.token > 0 {",
         }],
-        noticed_by: Seeds(&[
-            "no-superseded-effect",
-            "one-action",
-            "honest-report",
-            "end-is-told",
-        ]),
+        noticed_by: Test(GUARD, "properties::nothing_passes_another_runs_lease"),
     },
     Mutation {
         name: "a kill switch thrown while the plan is made is overlooked",

@@ -141,6 +141,22 @@ impl<'a> Staged<'a> {
         Ok(())
     }
 
+    /// Adds so many resources, `/p1` and on, and caches them instead.
+    pub async fn many(&mut self, resources: usize) -> Result {
+        let api = &self.world.aws.apigateway;
+        let found = api.get_resources().rest_api_id(&self.id).send().await?;
+        let root = found.items().iter().find(|found| found.path() == Some("/"));
+        let root = root.and_then(|root| root.id()).during("the root")?;
+        let mut cached = Vec::new();
+        for nth in 1..=resources {
+            let resource = self.resource(root, &format!("p{nth}")).await?;
+            self.method(&resource, &[]).await?;
+            cached.push(json!({"path": format!("/p{nth}")}));
+        }
+        self.policy["targets"][0]["action"]["resources"] = json!(cached);
+        self.world.put_policy(&self.policy).await
+    }
+
     /// Puts an authorizer before `GET /orders`.
     pub async fn authorize(&self) -> Result {
         let api = &self.world.aws.apigateway;

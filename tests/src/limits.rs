@@ -1,4 +1,4 @@
-//! The limits of SQS that the emulator does not keep, so that a message which AWS would refuse is refused here too.
+//! The limits of SQS and API Gateway that the emulator does not keep, so that what AWS would refuse is refused here too.
 //!
 //! Sources: Amazon SQS Developer Guide, "Amazon SQS message quotas" and "Message attribute components"; API reference
 //! of `SendMessage`, `SendMessageBatch` and `MessageSystemAttributeValue`.
@@ -19,6 +19,10 @@ pub const GROUP: usize = 128;
 /// "The total size of all messages that you send in a single `SendMessageBatch` call can't exceed 1,048,576 bytes."
 pub const BATCH_BYTES: usize = 1_048_576;
 
+/// The changes that one `UpdateStage` takes. AWS documents no number; with more than about 80 it answers "Update size too
+/// large. Try updating stage in multiple `UpdateStage` operations", as users report.
+pub const PATCHES: usize = 80;
+
 /// A refusal in the service's terms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -26,6 +30,16 @@ pub struct Refusal {
     pub code: &'static str,
     /// The service's words.
     pub message: String,
+}
+
+/// Why API Gateway would not take so many changes of a stage in one call.
+#[must_use]
+pub fn refuse_patches(operations: usize) -> Option<Refusal> {
+    (operations > PATCHES).then(|| Refusal {
+        code: "BadRequestException",
+        message: "Update size too large. Try updating stage in multiple UpdateStage operations"
+            .to_owned(),
+    })
 }
 
 fn invalid(message: String) -> Refusal {

@@ -424,6 +424,14 @@ impl Shared {
                     return self.forward_without(call, BTreeMap::new(), effect).await;
                 }
             }
+            ("apigateway", "UpdateStage") => {
+                let operations = call.json()["patchOperations"]
+                    .as_array()
+                    .map_or(0, Vec::len);
+                if let Some(refusal) = limits::refuse_patches(operations) {
+                    return Ok(Reply::error(400, refusal.code, refusal.message).answer(call));
+                }
+            }
             _ => {}
         }
         self.send(call, call.headers.clone(), call.body.clone(), effect)

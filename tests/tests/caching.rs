@@ -89,6 +89,28 @@ async fn a_stage_without_settings_has_none_afterwards() -> Result {
 }
 
 #[tokio::test]
+async fn more_methods_than_one_call_takes_are_cached_and_put_back_in_several() -> Result {
+    scenario("many-methods", async |world| {
+        let mut staged = failing(world).await?;
+        staged.many(9).await?;
+        staged.set(&[("/*/*/throttling/burstLimit", "50")]).await?;
+        let original = staged.shown().await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let report = staged.run(&proxy).finish().await?.report()?;
+        is(&report, "Pending", "the cache cluster")?;
+        assert_eq!(proxy.calls("apigateway:UpdateStage").len(), 2);
+        let cached = staged.shown().await?;
+        assert!(cached.cluster);
+        assert_eq!(cached.settings.len(), 10, "{cached:?}");
+        let report = recovers(&staged, &proxy).await?;
+        is(&report, "Applied", "as before")?;
+        assert_eq!(staged.shown().await?, original);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn settings_that_were_there_come_back_exactly() -> Result {
     scenario("settings", async |world| {
         let before = [

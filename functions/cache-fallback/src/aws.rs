@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use aws_config::SdkConfig;
 use aws_sdk_apigateway::types::{
-    AuthorizerType, CacheClusterStatus, Integration, Method, MethodSetting, Op as SdkOp,
-    PatchOperation, Resource,
+    AuthorizerType, CacheClusterStatus, Integration, IntegrationType, Method, MethodSetting,
+    Op as SdkOp, PatchOperation, Resource,
 };
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -128,21 +128,12 @@ impl Aws {
             .iter()
             .map(|cached| cached.path.as_str())
             .collect();
-        Ok(resources
-            .iter()
-            .filter(|resource| resource.path().is_some_and(|path| named.contains(path)))
-            .flat_map(|resource| {
-                let methods = resource.resource_methods().into_iter().flatten();
-                methods.map(|(name, method)| {
-                    described(
-                        resource.path().unwrap_or_default(),
-                        name,
-                        method,
-                        &authorizers,
-                    )
-                })
-            })
-            .collect())
+        let wanted = methods(&resources).filter(|(path, ..)| named.contains(path));
+        let all = wanted.map(|(path, name, method)| ApiMethod {
+            shares_cache_with: sharing(&resources, path, method),
+            ..described(path, name, method, &authorizers)
+        });
+        Ok(all.collect())
     }
 
     async fn resources(&self, policy: &Cache) -> Result<Vec<Resource>, CacheError> {
@@ -165,10 +156,13 @@ impl Aws {
             resources.extend_from_slice(answer.items());
             position = answer.position().map(str::to_owned);
             if position.is_none() {
-                break;
+                return Ok(resources);
             }
         }
-        Ok(resources)
+        Err(CacheError::TooManyResources {
+            rest_api: policy.rest_api().to_owned(),
+            read: resources.len(),
+        })
     }
 
     /// The authorizers, by id.
@@ -256,6 +250,32 @@ impl Aws {
     }
 }
 
+/// All methods, each with its resource's path and its name.
+fn methods(resources: &[Resource]) -> impl Iterator<Item = (&str, &str, &Method)> {
+    resources.iter().flat_map(|resource| {
+        let path = resource.path().unwrap_or_default();
+        let methods = resource.resource_methods().into_iter().flatten();
+        methods.map(move |(name, method)| (path, name.as_str(), method))
+    })
+}
+
+/// The methods of other resources whose integrations keep their answers in the same namespace.
+fn sharing(resources: &[Resource], path: &str, method: &Method) -> Vec<String> {
+    let namespace = |method: &Method| {
+        let integration = method.method_integration();
+        integration
+            .and_then(Integration::cache_namespace)
+            .map(str::to_owned)
+    };
+    let Some(own) = namespace(method) else {
+        return Vec::new();
+    };
+    methods(resources)
+        .filter(|(other, _, method)| *other != path && namespace(method).as_ref() == Some(&own))
+        .map(|(path, name, _)| format!("{name} {path}"))
+        .collect()
+}
+
 /// What a method's answer may depend on, and what its cache key holds.
 fn described(
     path: &str,
@@ -341,10 +361,19 @@ fn described(
             format!("its authorizer reads {source}, which no cache key can hold")
         });
     }
+    // Whatever is not known to read chosen parts of the request may read all of it.
+    let kind = integration.and_then(Integration::r#type);
+    let passes_all = match kind {
+        Some(IntegrationType::Mock | IntegrationType::Aws | IntegrationType::Http) => None,
+        Some(kind) => Some(kind.as_str().to_owned()),
+        None => Some("of no known type".to_owned()),
+    };
     ApiMethod {
         path: path.to_owned(),
         method: name.to_owned(),
         inputs: inputs.into_iter().collect(),
+        passes_all,
+        shares_cache_with: Vec::new(),
         unkeyable,
         cache_key: cache_key.to_vec(),
     }
@@ -514,6 +543,51 @@ mod tests {
         assert_eq!(placed.inputs, [header, id]);
         let told = read("$context.identity.sourceIp", &[]).unkeyable.unwrap();
         assert!(told.contains("$context.identity.sourceIp"), "{told}");
+    }
+
+    #[test]
+    fn what_passes_the_whole_request_on_is_told() {
+        let passes = |kind: Option<IntegrationType>| {
+            let integration = Integration::builder().set_type(kind).build();
+            let method = Method::builder().method_integration(integration).build();
+            described("/a", "GET", &method, &HashMap::new()).passes_all
+        };
+        for kind in [IntegrationType::AwsProxy, IntegrationType::HttpProxy] {
+            assert_eq!(passes(Some(kind.clone())), Some(kind.as_str().to_owned()));
+        }
+        for kind in [
+            IntegrationType::Aws,
+            IntegrationType::Http,
+            IntegrationType::Mock,
+        ] {
+            assert_eq!(passes(Some(kind)), None);
+        }
+        assert!(passes(None).is_some());
+        let none = described("/a", "GET", &Method::builder().build(), &HashMap::new());
+        assert!(none.passes_all.is_some());
+    }
+
+    #[test]
+    fn methods_of_other_resources_in_one_namespace_share_a_cache() {
+        let resource = |path: &str, namespace: &str| {
+            let integration = Integration::builder().cache_namespace(namespace).build();
+            let method = Method::builder().method_integration(integration).build();
+            Resource::builder()
+                .path(path)
+                .resource_methods("GET", method)
+                .build()
+        };
+        let resources = [
+            resource("/a", "one"),
+            resource("/b", "one"),
+            resource("/c", "two"),
+        ];
+        let shared = |path: &str| {
+            let (_, _, method) = methods(&resources).find(|(at, ..)| *at == path).unwrap();
+            sharing(&resources, path, method)
+        };
+        assert_eq!(shared("/a"), ["GET /b"]);
+        assert_eq!(shared("/c"), Vec::<String>::new());
     }
 
     #[test]

@@ -26,6 +26,16 @@ pub enum CacheError {
         /// Which part is missing, in `CloudWatch`'s words.
         part: String,
     },
+    /// The API has more resources than are read.
+    #[error(
+        "REST API {rest_api} has more than {read} resources, and no more are read: whether a cache would be safe cannot be told"
+    )]
+    TooManyResources {
+        /// The API.
+        rest_api: String,
+        /// How many were read.
+        read: usize,
+    },
     /// A call was not made, because the time was up.
     #[error(transparent)]
     OutOfTime(#[from] OutOfTime),
@@ -35,6 +45,7 @@ impl Failure for CacheError {
     fn is_transient(&self) -> bool {
         match self {
             Self::Aws(error) => error.is_transient(),
+            Self::TooManyResources { .. } => false,
             Self::Busy { .. } | Self::Partial { .. } | Self::OutOfTime(_) => true,
         }
     }

@@ -2,7 +2,7 @@
 //! puts the stage back as it was afterwards.
 //!
 //! The story of a run: [`aws`] observes the stage, its methods and what it served, [`plan`] decides whether caching
-//! is safe and of use, [`aws`] sends the changes in one call, and [`plan::restoration`] says what is put back.
+//! is safe and of use, [`aws`] sends the changes in as many calls as it takes, and [`plan::restoration`] says what is put back.
 
 pub mod aws;
 pub mod error;
@@ -100,11 +100,13 @@ impl Remediation for CacheFallback {
         _action: &Cache,
         work: &Work<'_, Self>,
     ) -> Result<Done<Self>, CacheError> {
-        let clearance = work.clear("turn the cache on")?;
         // The patches say what shall be, so that sending them again changes nothing.
-        self.aws
-            .patch(&plan.rest_api, &plan.stage, &plan.patches, clearance)
-            .await?;
+        for patches in plan::calls(&plan.patches) {
+            let clearance = work.clear("turn the cache on")?;
+            self.aws
+                .patch(&plan.rest_api, &plan.stage, patches, clearance)
+                .await?;
+        }
         let methods = plan::named(&plan.put.methods);
         let end = End::Settling {
             reason: "the cache cluster is being made".to_owned(),
@@ -165,10 +167,11 @@ impl Reversal<Self> for CacheFallback {
                     stage: action.stage.to_string(),
                 });
             }
-            let clearance = work.clear("put the stage back")?;
-            let patches = &restoration.patches;
-            aws.patch(action.rest_api(), action.name(), patches, clearance)
-                .await?;
+            for patches in plan::calls(&restoration.patches) {
+                let clearance = work.clear("put the stage back")?;
+                aws.patch(action.rest_api(), action.name(), patches, clearance)
+                    .await?;
+            }
         }
         let restored = match restoration.patches.len() {
             0 => "the stage was as before already".to_owned(),

@@ -87,6 +87,10 @@ pub struct ApiMethod {
     pub inputs: Vec<String>,
     /// Why no cache key can hold what its answer depends on.
     pub unkeyable: Option<String>,
+    /// The integration that passes the whole request on, so that its answer may depend on all of it.
+    pub passes_all: Option<String>,
+    /// The methods elsewhere that share its cache.
+    pub shares_cache_with: Vec<String>,
     /// The parameters in its cache key.
     pub cache_key: Vec<String>,
 }
@@ -194,6 +198,39 @@ fn replace(path: String, value: &impl ToString) -> Patch {
         path,
         value: Some(value.to_string()),
     }
+}
+
+/// Changes that one call takes (API Gateway answers more with `BadRequestException`, "Update size too large. Try
+/// updating stage in multiple `UpdateStage` operations").
+const MOST_PATCHES: usize = 80;
+
+/// The changes as so many calls, in their order. What belongs to one method goes in one call, and the cluster with the last,
+/// so that an attempt that died leaves no method half changed, and the cluster off unless all is done.
+#[must_use]
+pub fn calls(patches: &[Patch]) -> Vec<&[Patch]> {
+    let whose = |patch: &Patch| {
+        let mut parts = patch.path.splitn(4, '/').skip(1);
+        let first = parts.next().unwrap_or_default().to_owned();
+        parts.next().map(|second| format!("{first}/{second}"))
+    };
+    let mut calls = Vec::new();
+    let (mut from, mut until) = (0, 0);
+    for at in 1..=patches.len() {
+        let of_one =
+            |next: &Patch| whose(next).is_none_or(|one| Some(one) == whose(&patches[at - 1]));
+        if patches.get(at).is_some_and(of_one) {
+            continue;
+        }
+        if at - from > MOST_PATCHES && until > from {
+            calls.push(&patches[from..until]);
+            from = until;
+        }
+        until = at;
+    }
+    if from < patches.len() {
+        calls.push(&patches[from..]);
+    }
+    calls
 }
 
 fn caching_patches(key: &str, caching: Caching) -> [Patch; 4] {
@@ -345,18 +382,30 @@ fn changed_since(stage: &Stage, held: &Snapshot, begun: bool) -> Option<String> 
     let Snapshot { before, put } = held;
     let caching = |setting: &Setting| setting.caching;
     let now = |key: &String| stage.settings.get(key).map(caching);
-    let mut settings = before.settings.iter();
-    if stage.cluster == before.cluster
-        && settings.all(|(key, before)| now(key) == before.as_ref().map(caching))
-    {
+    let before_of = |key: &String| {
+        before
+            .settings
+            .get(key)
+            .and_then(|it| it.as_ref().map(caching))
+    };
+    let as_before = |key: &&String| now(key) == before_of(key);
+    let cluster_as_before = stage.cluster == before.cluster;
+    if cluster_as_before && put.methods.iter().all(|key| as_before(&key)) {
         return (!begun).then(|| {
             "all is as it was before the fallback: it was undone by hand, and is left so".to_owned()
         });
     }
-    // One call puts all of it, so that a part that is missing was taken away.
+    let as_put = |key: &&String| now(key) == Some(put.caching);
+    // Several calls put it, each in the order of the methods, and the last of them the cluster: an attempt that died or
+    // failed leaves the first methods as put, and the others as they were.
+    let rest: Vec<&String> = put.methods.iter().skip_while(as_put).collect();
+    let in_part = (1..put.methods.len()).contains(&rest.len());
+    if cluster_as_before && in_part && rest.iter().all(as_before) {
+        return None;
+    }
     let mut keys = put.methods.iter();
     let changed = keys
-        .find(|key| now(key) != Some(put.caching))
+        .find(|key| !as_put(key))
         .map_or("the cache cluster".to_owned(), |key| {
             format!("the caching of {key}")
         });
@@ -374,7 +423,7 @@ fn escalated(reason: String) -> PlannedBy<CacheFallback> {
 
 /// The methods that the policy names, each of which can be cached without serving one client another's answer.
 fn chosen<'a>(observed: &'a Observed, policy: &Cache) -> Result<Vec<&'a ApiMethod>, String> {
-    let mut chosen = Vec::new();
+    let mut all = Vec::new();
     for cached in &policy.resources {
         let find = |method: Method| {
             observed
@@ -382,11 +431,14 @@ fn chosen<'a>(observed: &'a Observed, policy: &Cache) -> Result<Vec<&'a ApiMetho
                 .iter()
                 .find(|found| found.path == cached.path && found.method == method.as_str())
         };
+        if cached.methods.len() > 1 {
+            return Err(format!(
+                "GET and HEAD of {} cannot be cached together: whether the one is served the other's entries is documented nowhere; name one of them",
+                cached.path
+            ));
+        }
         let found: Vec<&ApiMethod> = if cached.methods.is_empty() {
-            [Method::Get, Method::Head]
-                .into_iter()
-                .filter_map(find)
-                .collect()
+            find(Method::Get).into_iter().collect()
         } else {
             let missing = |method: Method| {
                 format!(
@@ -403,14 +455,29 @@ fn chosen<'a>(observed: &'a Observed, policy: &Cache) -> Result<Vec<&'a ApiMetho
         };
         if found.is_empty() {
             return Err(format!(
-                "the API has neither GET nor HEAD at {}; mend the policy",
+                "the API has no method GET at {} (ANY is none that is cached); mend the policy",
                 cached.path
             ));
         }
-        chosen.extend(found);
+        all.extend(
+            found
+                .into_iter()
+                .map(|method| (method, cached.answers_all_clients_alike)),
+        );
     }
-    for method in &chosen {
+    for (method, vouched) in &all {
         let name = format!("{} {}", method.method, method.path);
+        if let Some(integration) = method.passes_all.as_ref().filter(|_| !vouched) {
+            return Err(format!(
+                "{name} cannot be cached: its integration is {integration}, which passes on the whole request, so that one client may be served another's answer; if the backend answers every client alike, vouch for that with answers_all_clients_alike"
+            ));
+        }
+        if !method.shares_cache_with.is_empty() {
+            return Err(format!(
+                "{name} cannot be cached: its cache namespace is also that of {}, so that one would be served the other's answers; give its integration a cacheNamespace of its own",
+                method.shares_cache_with.join(", ")
+            ));
+        }
         if let Some(why) = &method.unkeyable {
             return Err(format!("{name} cannot be cached: {why}"));
         }
@@ -427,7 +494,7 @@ fn chosen<'a>(observed: &'a Observed, policy: &Cache) -> Result<Vec<&'a ApiMetho
             ));
         }
     }
-    Ok(chosen)
+    Ok(all.into_iter().map(|(method, _)| method).collect())
 }
 
 fn put(stage: &Stage, policy: &Cache, chosen: &[&ApiMethod]) -> Put {

@@ -45,9 +45,14 @@ pub struct Cache {
 pub struct Cached {
     /// The resource's path, as in the API: `/orders/{id}`.
     pub path: String,
-    /// Its methods. Without them GET and HEAD, as far as the resource has them.
+    /// Its methods: GET, unless it says otherwise. GET and HEAD are never cached together, because AWS does not say
+    /// whether they share their entries.
     #[serde(default)]
     pub methods: BTreeSet<Method>,
+    /// Whether the backend answers every client alike, whatever a request holds beyond the cache key. Whoever says so
+    /// vouches for it: a proxy integration passes on the whole request, and nothing else can tell what it reads.
+    #[serde(default)]
+    pub answers_all_clients_alike: bool,
 }
 
 /// A method without side effects.

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 
 use cache_fallback::CacheFallback;
 use cache_fallback::plan::{
-    ApiMethod, Caching, Observed, Op, Others, Patch, Plan, Setting, Snapshot, Stage, in_place, key,
-    named, plan, restoration,
+    ApiMethod, Caching, Observed, Op, Others, Patch, Plan, Setting, Snapshot, Stage, calls,
+    in_place, key, named, plan, restoration,
 };
-use cache_fallback::policy::Cache;
+use cache_fallback::policy::{Cache, Method};
 use chrono::{DateTime, Utc};
 use proptest::prelude::*;
 use serde_json::json;
@@ -73,6 +73,8 @@ fn method(path: &str, method: &str, inputs: &[&str], cache_key: &[&str]) -> ApiM
         method: method.into(),
         inputs: owned(inputs),
         unkeyable: None,
+        passes_all: None,
+        shares_cache_with: Vec::new(),
         cache_key: owned(cache_key),
     }
 }
@@ -261,6 +263,111 @@ fn an_answer_that_could_reach_another_client_is_never_cached() {
     let mut gone = observed();
     gone.methods.pop();
     escalates(&gone, "the API has no method GET /orders/{id}");
+}
+
+#[test]
+fn a_proxy_is_cached_only_where_the_policy_vouches_for_that_method() {
+    let mut proxied = observed();
+    for method in &mut proxied.methods {
+        method.passes_all = Some("AWS_PROXY".into());
+    }
+    escalates(
+        &proxied,
+        "GET /orders cannot be cached: its integration is AWS_PROXY",
+    );
+    let vouching = |vouched: [bool; 2]| {
+        let mut policy = policy();
+        for (cached, vouched) in policy.resources.iter_mut().zip(vouched) {
+            cached.answers_all_clients_alike = vouched;
+        }
+        policy
+    };
+    match decide_under(&vouching([true, false]), &proxied, None, None) {
+        Planned::Escalate { reason, .. } => {
+            assert!(reason.contains("GET /orders/{id}"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+    acts(decide_under(&vouching([true, true]), &proxied, None, None));
+    // What is vouched for is the request; a path parameter that the key lacks is another's answer all the same.
+    proxied.methods[2].cache_key.clear();
+    match decide_under(&vouching([true, true]), &proxied, None, None) {
+        Planned::Escalate { reason, .. } => {
+            assert!(reason.contains("its cache key lacks"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_shares_a_cache_and_what_is_no_get_is_not_cached() {
+    let mut shared = observed();
+    shared.methods[0].shares_cache_with = vec!["GET /invoices".into()];
+    escalates(&shared, "its cache namespace is also that of GET /invoices");
+    let mut any = observed();
+    any.methods[0].method = "ANY".into();
+    escalates(
+        &any,
+        "the API has no method GET at /orders (ANY is none that is cached)",
+    );
+    let mut both = policy();
+    both.resources[0].methods = [Method::Get, Method::Head].into();
+    match decide_under(&both, &observed(), None, None) {
+        Planned::Escalate { reason, .. } => {
+            assert!(reason.contains("cannot be cached together"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// As many methods as one call of `UpdateStage` does not take: with the stage's settings for each, 83 changes.
+fn many() -> (Observed, Cache) {
+    let paths: Vec<String> = (1..=9).map(|n| format!("/p{n}")).collect();
+    let mut observed = observed();
+    observed.methods = paths
+        .iter()
+        .map(|path| method(path, "GET", &[], &[]))
+        .collect();
+    let setting = Setting {
+        caching: UNCACHED,
+        others: throttled(),
+    };
+    observed.stage.settings.insert("*/*".into(), setting);
+    let mut policy = policy();
+    policy.resources = paths
+        .iter()
+        .map(|path| serde_json::from_value(json!({"path": path})).unwrap())
+        .collect();
+    (observed, policy)
+}
+
+#[test]
+fn more_changes_than_one_call_takes_go_in_several_whole_methods_each_and_the_cluster_last() {
+    let (observed, policy) = many();
+    let (plan, snapshot) = acts(decide_under(&policy, &observed, None, None));
+    let snapshot = snapshot.unwrap();
+    assert_eq!(plan.patches.len(), 83);
+    let sizes: Vec<usize> = calls(&plan.patches).iter().map(|call| call.len()).collect();
+    assert_eq!(sizes, [72, 11]);
+    // An attempt that died after any of its calls is taken up, by its retry and by another alarm.
+    let first = patched(&observed.stage, calls(&plan.patches)[0]);
+    let half = Observed {
+        stage: first.clone(),
+        ..observed.clone()
+    };
+    for begun in [Some(&plan), None] {
+        let (again, _) = acts(decide_under(&policy, &half, begun, Some(&snapshot)));
+        assert_eq!(again.put, plan.put);
+        assert!(in_place(&patched(&first, &again.patches), &plan.put));
+    }
+    // Whatever of it is there is taken back, in as many calls.
+    let whole = patched(&observed.stage, &plan.patches);
+    for stage in [first, whole] {
+        let back = restoration(&stage, &snapshot);
+        assert!(calls(&back.patches).iter().all(|call| call.len() <= 80));
+        assert_eq!(patched(&stage, &back.patches), observed.stage);
+        assert!(back.left_alone.is_empty(), "{back:?}");
+    }
 }
 
 #[test]
