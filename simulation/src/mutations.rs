@@ -89,15 +89,6 @@ pub const MUTATIONS: &[Mutation] = &[
         ]),
     },
     Mutation {
-        name: "what an open run did is learned as a human's doing",
-        edits: &[Edit {
-            file: "runtime/decide.rs",
-            find: "let told = read.facts.standing.is_none();",
-            replace: "let told = true;",
-        }],
-        noticed_by: Seeds(&["true-memory"]),
-    },
-    Mutation {
         name: "one alarm at OK is taken for all of a target's",
         edits: &[Edit {
             file: "guard/duty.rs",
