@@ -400,6 +400,47 @@ async fn provisioned_concurrency_is_waited_for() -> Result {
     .await
 }
 
+/// After the move Lambda itself leaves the traffic at the version before until the concurrency is allocated (AWS Lambda
+/// Developer Guide, "Configuring provisioned concurrency for a function"); the emulator moves it at once.
+#[tokio::test]
+async fn traffic_that_lambda_leaves_where_it_was_is_waited_for_and_then_tried() -> Result {
+    scenario("leaving", async |world| {
+        let mut guarded = with_canary(world).await?;
+        guarded.set("smoke_test", json!({"payload": {}})).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let status = |status: &str| {
+            let config = json!({"RequestedProvisionedConcurrentExecutions": 5, "Status": status});
+            Fault::Reply(Reply::success(200, config.to_string()))
+        };
+        let provisioned = "lambda:GetProvisionedConcurrencyConfig";
+        proxy.inject(Rule::new(provisioned, status("READY")).first(1));
+        proxy.inject(Rule::new(provisioned, status("IN_PROGRESS")).from(2));
+        let leaving = json!({
+            "Name": "live",
+            "FunctionVersion": "1",
+            "RevisionId": "rev-leaving",
+            "RoutingConfig": {"AdditionalVersionWeights": {"2": 1.0}},
+        });
+        let leaving = Fault::Reply(Reply::success(200, leaving.to_string()));
+        proxy.inject(Rule::new("lambda:GetAlias", leaving).from(2));
+        let report = guarded.run(&proxy).finish().await?.report()?;
+        is(
+            &report,
+            "Pending",
+            "keeps 100 % of the traffic at version 2",
+        )?;
+        assert_eq!(proxy.calls("lambda:Invoke").len(), 0);
+        proxy.heal();
+        let look = guarded.run(&proxy).on(&scheduled());
+        let look = look.later_by(TimeDelta::minutes(3)).finish().await?;
+        is(&look.report()?, "Applied", "version 1")?;
+        assert_eq!(proxy.calls("lambda:Invoke").len(), 1);
+        assert_eq!(guarded.pointing().await?, Pointing::alone("1"));
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_smoke_test_that_fails_is_told_and_the_rollback_stands() -> Result {
     scenario("smoke", async |world| {

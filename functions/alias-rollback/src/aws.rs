@@ -11,7 +11,10 @@ use aws_sdk_codedeploy::types::{
 };
 use aws_sdk_lambda::operation::update_alias::UpdateAliasError;
 use aws_sdk_lambda::primitives::Blob;
-use aws_sdk_lambda::types::{AliasRoutingConfiguration, ProvisionedConcurrencyStatusEnum, State};
+use aws_sdk_lambda::types::{
+    AliasRoutingConfiguration, FunctionConfiguration, Layer, ProvisionedConcurrencyStatusEnum,
+    State,
+};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 use shared::aws_error::{AwsError, Kind};
@@ -44,6 +47,17 @@ pub enum Moved {
     Overtaken,
 }
 
+/// How it stands with provisioned concurrency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provisioned {
+    /// There is none.
+    None,
+    /// It is there.
+    Ready,
+    /// It is being allocated.
+    Allocating,
+}
+
 impl Aws {
     /// Builds the clients from one configuration.
     #[must_use]
@@ -68,24 +82,26 @@ impl Aws {
                 None => Ok(None),
             }
         };
-        let (alias, versions, deployment, mappings, permitted, stack, allocating) = tokio::try_join!(
-            self.alias(function, policy.name()),
-            self.versions(function),
-            deployment,
-            self.mappings(policy),
-            self.permitted(policy),
-            self.stack(policy),
-            self.allocating(policy),
-        )?;
+        let (alias, (versions, more_versions), deployment, mappings, permitted, stack, allocating) =
+            tokio::try_join!(
+                self.alias(function, policy.name()),
+                self.versions(function),
+                deployment,
+                self.mappings(policy),
+                self.permitted(policy),
+                self.stack(policy),
+                self.allocating(policy),
+            )?;
         let ((total, by_version), deployment) =
             tokio::try_join!(self.traffic(policy, &alias, now), self.told(deployment))?;
         Ok(Observed {
             alias,
             versions,
+            more_versions,
             by_version,
             total,
             deployment,
-            allocating,
+            allocating: allocating == Provisioned::Allocating,
             used_by: mappings.into_iter().chain(permitted).collect(),
             stack,
         })
@@ -119,7 +135,11 @@ impl Aws {
         })
     }
 
-    async fn versions(&self, function: &str) -> Result<BTreeMap<u64, Version>, RollbackError> {
+    /// The published versions, and whether there are more than were read.
+    async fn versions(
+        &self,
+        function: &str,
+    ) -> Result<(BTreeMap<u64, Version>, bool), RollbackError> {
         let mut found = BTreeMap::new();
         let mut marker = None;
         for _ in 0..PAGES {
@@ -142,6 +162,7 @@ impl Aws {
                 let version = Version {
                     number,
                     code_sha256: version.code_sha256().unwrap_or_default().to_owned(),
+                    configuration: configuration(version),
                     published_at,
                     active: version.state().map(|state| *state == State::Active),
                 };
@@ -149,10 +170,10 @@ impl Aws {
             }
             marker = answer.next_marker().map(str::to_owned);
             if marker.is_none() {
-                break;
+                return Ok((found, false));
             }
         }
-        Ok(found)
+        Ok((found, true))
     }
 
     /// The group's deployment in flight, the latest if there are several.
@@ -296,10 +317,7 @@ impl Aws {
     }
 
     async fn stack(&self, policy: &Rollback) -> Result<Option<String>, RollbackError> {
-        let alias = policy.alias.as_str();
-        let function = alias
-            .rsplit_once(':')
-            .map_or(alias, |(function, _)| function);
+        let function = policy.function_arn();
         let answer = self
             .lambda
             .list_tags()
@@ -310,8 +328,8 @@ impl Aws {
         Ok(answer.tags().and_then(|tags| tags.get(STACK_TAG)).cloned())
     }
 
-    /// Whether provisioned concurrency is being allocated for the alias.
-    async fn allocating(&self, policy: &Rollback) -> Result<bool, RollbackError> {
+    /// How it stands with the alias's provisioned concurrency.
+    pub async fn allocating(&self, policy: &Rollback) -> Result<Provisioned, RollbackError> {
         let answer = self
             .lambda
             .get_provisioned_concurrency_config()
@@ -321,14 +339,19 @@ impl Aws {
             .await;
         match answer {
             Ok(answer) => {
-                Ok(answer.status() == Some(&ProvisionedConcurrencyStatusEnum::InProgress))
+                let allocating = ProvisionedConcurrencyStatusEnum::InProgress;
+                Ok(if answer.status() == Some(&allocating) {
+                    Provisioned::Allocating
+                } else {
+                    Provisioned::Ready
+                })
             }
             Err(error)
                 if error.as_service_error().is_some_and(|error| {
                     error.is_provisioned_concurrency_config_not_found_exception()
                 }) =>
             {
-                Ok(false)
+                Ok(Provisioned::None)
             }
             Err(error) => Err(failed(
                 "lambda:GetProvisionedConcurrencyConfig",
@@ -394,7 +417,7 @@ impl Aws {
     pub async fn point(
         &self,
         policy: &Rollback,
-        version: u64,
+        (from, version): (u64, u64),
         revision_id: &str,
         _clearance: Clearance<'_>,
     ) -> Result<Moved, RollbackError> {
@@ -424,7 +447,7 @@ impl Aws {
         }
         // An answer that was lost, or an earlier attempt of this run, may have moved it already.
         let alias = self.alias(policy.function(), policy.name()).await?;
-        if alias.points_alone_to(version) {
+        if alias.is_leaving(from, version) {
             Ok(Moved::There)
         } else if changed {
             Ok(Moved::Overtaken)
@@ -433,17 +456,18 @@ impl Aws {
         }
     }
 
-    /// Invokes the alias once, never again by itself; gives the function's error, if it answers with one.
+    /// Invokes the function under this qualified ARN once, never again by itself; gives the function's error, if it
+    /// answers with one.
     pub async fn smoke_test(
         &self,
-        policy: &Rollback,
+        function: &str,
         payload: &Value,
         _clearance: Clearance<'_>,
     ) -> Result<Option<String>, RollbackError> {
         let answer = self
             .lambda
             .invoke()
-            .function_name(policy.alias.as_str())
+            .function_name(function)
             .payload(Blob::new(payload.to_string()))
             .customize()
             .config_override(
@@ -451,7 +475,7 @@ impl Aws {
             )
             .send()
             .await
-            .map_err(|error| failed("lambda:InvokeFunction", policy.alias.as_str(), &error))?;
+            .map_err(|error| failed("lambda:InvokeFunction", function, &error))?;
         Ok(answer.function_error().map(|error| {
             let told = answer
                 .payload()
@@ -471,6 +495,45 @@ where
     E: aws_smithy_types::error::metadata::ProvideErrorMetadata + std::error::Error + 'static,
 {
     RollbackError::Aws(AwsError::new(operation, subject, error))
+}
+
+/// A digest of what is published with a version besides its code: Lambda's own where it gives one.
+fn configuration(version: &FunctionConfiguration) -> String {
+    if let Some(digest) = version.config_sha256() {
+        return digest.to_owned();
+    }
+    let variables = version
+        .environment()
+        .and_then(|environment| environment.variables());
+    let variables: BTreeMap<_, _> = variables.into_iter().flatten().collect();
+    let layers: Vec<_> = version.layers().iter().map(Layer::arn).collect();
+    let settings = [
+        format!(
+            "{:?} {:?} {:?}",
+            version.runtime(),
+            version.handler(),
+            version.role()
+        ),
+        format!("{:?} {:?}", version.timeout(), version.memory_size()),
+        format!("{variables:?} {layers:?}"),
+        format!(
+            "{:?} {:?}",
+            version.vpc_config(),
+            version.file_system_configs()
+        ),
+        format!(
+            "{:?} {:?}",
+            version.architectures(),
+            version.ephemeral_storage()
+        ),
+        format!(
+            "{:?} {:?}",
+            version.dead_letter_config(),
+            version.image_config_response()
+        ),
+    ];
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    shared::ids::digest(&settings, 16)
 }
 
 fn id(metric: &str, version: Option<u64>) -> String {

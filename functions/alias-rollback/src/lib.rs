@@ -24,7 +24,7 @@ use shared::remediation::{
     Verified, Work,
 };
 
-use crate::aws::{Aws, Moved};
+use crate::aws::{Aws, Moved, Provisioned};
 use crate::error::RollbackError;
 use crate::memory::{Memory, RolledBack};
 use crate::observed::Observed;
@@ -36,6 +36,9 @@ pub const NAME: &str = "alias-rollback";
 
 /// `CodeDeploy` takes about as long to shift the traffic back.
 const DEPLOYMENT_STOPS_WITHIN: TimeDelta = TimeDelta::minutes(1);
+
+/// Provisioned concurrency takes minutes.
+const CONCURRENCY_COMES_WITHIN: TimeDelta = TimeDelta::minutes(2);
 
 /// The remediation.
 #[derive(Debug)]
@@ -100,12 +103,13 @@ impl Remediation for AliasRollback {
         let (end, summary) = match &plan.step {
             Step::Point { to, revision_id } => {
                 let clearance = work.clear("move the alias")?;
-                let moved = self.aws.point(action, *to, revision_id, clearance).await?;
+                let versions = (plan.from, *to);
+                let moved = self
+                    .aws
+                    .point(action, versions, revision_id, clearance)
+                    .await?;
                 match moved {
-                    Moved::There => {
-                        let summary = format!("{} points to version {to} alone", action.alias);
-                        (self.smoke_test(action, *to, work).await, summary)
-                    }
+                    Moved::There => self.moved(plan, action, work).await,
                     Moved::Overtaken => {
                         let reason = format!("{} was changed by another hand", action.alias);
                         return Ok(Done::new(End::Overtaken { reason }, "nothing was changed"));
@@ -151,6 +155,13 @@ impl Remediation for AliasRollback {
         })
     }
 
+    async fn settled(&self, plan: &Plan, action: &Rollback, work: &Work<'_, Self>) -> End<Never> {
+        match plan.step {
+            Step::Point { .. } => self.smoke_test(action, work).await,
+            Step::StopDeployment { .. } => End::Finished,
+        }
+    }
+
     async fn verify(
         &self,
         plan: &Plan,
@@ -181,27 +192,56 @@ impl Learning<Self> for AliasRollback {
 }
 
 impl AliasRollback {
-    /// The end of a rollback: what the alias, read back, answers now.
-    async fn smoke_test(&self, action: &Rollback, to: u64, work: &Work<'_, Self>) -> End<Never> {
+    /// What becomes of an alias that was moved: Lambda itself leaves the traffic where it was until provisioned
+    /// concurrency is allocated for the new version (AWS Lambda Developer Guide, "Configuring provisioned concurrency for
+    /// a function").
+    async fn moved(
+        &self,
+        plan: &Plan,
+        action: &Rollback,
+        work: &Work<'_, Self>,
+    ) -> (End<Never>, String) {
+        let (from, to) = (plan.from, plan.to());
+        let alone = format!("{} points to version {to} alone", action.alias);
+        let alias = match self.aws.alias(action.function(), action.name()).await {
+            Ok(alias) => alias,
+            Err(error) => {
+                let reason = format!("the alias was moved, and could not be read back: {error}");
+                return (
+                    End::Escalated {
+                        rule: Rule::Unsafe,
+                        reason,
+                    },
+                    alone,
+                );
+            }
+        };
+        if alias.points_alone_to(to) {
+            return (self.smoke_test(action, work).await, alone);
+        }
+        let provisioned = self.aws.allocating(action).await;
+        if alias.is_leaving(from, to) && !matches!(provisioned, Ok(Provisioned::None)) {
+            let share = alias.weights.get(&from).copied().unwrap_or_default() * 100.0;
+            let end = End::Settling {
+                reason: format!(
+                    "Lambda keeps {share:.0} % of the traffic at version {from} until the provisioned concurrency of version {to} is allocated"
+                ),
+                check_again_at: work.now() + CONCURRENCY_COMES_WITHIN,
+            };
+            return (end, format!("{} was pointed to version {to}", action.alias));
+        }
+        // What is not as it was put is told by the verification, and trying it would prove nothing.
+        (End::Finished, alone)
+    }
+
+    /// The end of a rollback: what the alias answers now.
+    async fn smoke_test(&self, action: &Rollback, work: &Work<'_, Self>) -> End<Never> {
         let Some(test) = &action.smoke_test else {
             return End::Finished;
         };
-        match self.aws.alias(action.function(), action.name()).await {
-            Ok(alias) if alias.points_alone_to(to) => {}
-            // What is not as it was put is told by the verification, and trying it would prove nothing.
-            Ok(_) => return End::Finished,
-            Err(error) => {
-                return End::Escalated {
-                    rule: Rule::Unsafe,
-                    reason: format!("the alias was moved, and could not be read back: {error}"),
-                };
-            }
-        }
+        let alias = action.alias.as_str();
         let tried = match work.clear("try the alias") {
-            Ok(clearance) => {
-                let tried = self.aws.smoke_test(action, &test.payload, clearance);
-                tried.await
-            }
+            Ok(clearance) => self.aws.smoke_test(alias, &test.payload, clearance).await,
             Err(error) => Err(error.into()),
         };
         match tried {

@@ -18,6 +18,12 @@ pub struct Alias {
 }
 
 impl Alias {
+    /// Whether it was pointed to a version, and only Lambda itself keeps a share at the one before.
+    #[must_use]
+    pub fn is_leaving(&self, from: u64, to: u64) -> bool {
+        self.version == to && self.weights.keys().all(|version| *version == from)
+    }
+
     /// Whether a version has all the traffic.
     #[must_use]
     pub fn points_alone_to(&self, version: u64) -> bool {
@@ -32,6 +38,8 @@ pub struct Version {
     pub number: u64,
     /// SHA-256 of its code.
     pub code_sha256: String,
+    /// A digest of all else that was published with it: settings, variables, layers.
+    pub configuration: String,
     /// When it was published.
     pub published_at: Option<DateTime<Utc>>,
     /// Whether it can be invoked; `None` when Lambda did not tell.
@@ -90,6 +98,8 @@ pub struct Observed {
     pub alias: Alias,
     /// The published versions, by number.
     pub versions: BTreeMap<u64, Version>,
+    /// Whether there are more of them than were read.
+    pub more_versions: bool,
     /// What each version of the alias served in the window, where Lambda counts by version.
     pub by_version: BTreeMap<u64, Traffic>,
     /// What the alias served in the window.

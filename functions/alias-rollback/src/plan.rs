@@ -7,7 +7,7 @@ use shared::remediation::{Moment, Planned, PlannedBy};
 
 use crate::AliasRollback;
 use crate::memory::Memory;
-use crate::observed::{Observed, Traffic};
+use crate::observed::{Observed, Traffic, Version};
 use crate::policy::{Blame, DeploymentGroup, Rollback};
 
 /// What is done.
@@ -341,6 +341,15 @@ fn promoted(
             hours(age)
         ));
     }
+    if let Some(attested) = memory.good.get(&version)
+        && attested.at > since
+    {
+        return Err(Unblamed::Unsure(format!(
+            "version {version} served well at {}, after it took over ({}), so that what fails now began later, and is no likelier to be the version than what it depends on: {traffic}",
+            attested.at.format("%Y-%m-%d %H:%M UTC"),
+            attested.traffic
+        )));
+    }
     // What the alias served is not counted by version, and the window may hold what another served.
     if age < TimeDelta::seconds(i64::from(blame.window_seconds.get()))
         && let Some(before) = before
@@ -383,16 +392,18 @@ fn took_over(
 
 /// The newest earlier version that served well, is still there, and is not the bad one under another number.
 fn good(observed: &Observed, memory: &Memory, from: u64) -> Result<u64, String> {
-    let bad_code = observed
-        .versions
-        .get(&from)
-        .map(|version| version.code_sha256.as_str());
+    let published =
+        |version: &Version| (version.code_sha256.clone(), version.configuration.clone());
+    let bad = observed.versions.get(&from).map(published);
     let mut refused = Vec::new();
     for number in memory.good.range(..from).rev().map(|(number, _)| *number) {
         let why = match observed.versions.get(&number) {
+            None if observed.more_versions => "is not among the versions that were read",
             None => "was deleted",
             Some(version) if version.active == Some(false) => "is not active",
-            Some(version) if Some(version.code_sha256.as_str()) == bad_code => "has the same code",
+            Some(version) if Some(published(version)) == bad => {
+                "has the same code and configuration"
+            }
             Some(_) if memory.bad.contains_key(&number) => "was rolled back from",
             Some(_) => return Ok(number),
         };

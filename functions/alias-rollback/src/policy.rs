@@ -108,6 +108,15 @@ impl Rollback {
         self.parts().0
     }
 
+    /// The function's ARN, without the alias.
+    #[must_use]
+    pub fn function_arn(&self) -> &str {
+        let alias = self.alias.as_str();
+        alias
+            .rsplit_once(':')
+            .map_or(alias, |(function, _)| function)
+    }
+
     /// The alias's name.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -57,6 +57,7 @@ fn observed() -> Observed {
         let version = Version {
             number,
             code_sha256: format!("sha-{number}"),
+            configuration: "settings".into(),
             published_at: Some(now() - TimeDelta::hours(10 - i64::try_from(number).unwrap())),
             active: Some(true),
         };
@@ -69,6 +70,7 @@ fn observed() -> Observed {
             revision_id: "rev-1".into(),
         },
         versions: versions.collect(),
+        more_versions: false,
         by_version: BTreeMap::new(),
         total: traffic(200, 60),
         deployment: None,
@@ -447,6 +449,10 @@ fn versions_that_cannot_serve_are_passed_over_by_name() {
     gone.versions.remove(&4);
     gone.versions.get_mut(&3).unwrap().active = Some(false);
     gone.versions.get_mut(&2).unwrap().code_sha256 = "sha-5".into();
+    // Two versions of one code are two where their configuration differs.
+    let mut reconfigured = gone.clone();
+    reconfigured.versions.get_mut(&2).unwrap().configuration = "other variables".into();
+    assert_eq!(acts(decide(&reconfigured, &memory(&[1, 2, 3, 4]))).to(), 2);
     let mut known = memory(&[1, 2, 3, 4]);
     assert_eq!(acts(decide(&gone, &known)).to(), 1);
     known.bad.insert(
@@ -460,7 +466,7 @@ fn versions_that_cannot_serve_are_passed_over_by_name() {
     for words in [
         "version 4 was deleted",
         "version 3 is not active",
-        "version 2 has the same code",
+        "version 2 has the same code and configuration",
         "version 1 was rolled back from",
     ] {
         escalates(&planned, words);
@@ -469,6 +475,25 @@ fn versions_that_cannot_serve_are_passed_over_by_name() {
         &decide(&observed(), &memory(&[])),
         "no earlier version has been seen to serve well",
     );
+    let mut cut = observed();
+    cut.versions.remove(&3);
+    cut.more_versions = true;
+    let words = "version 3 is not among the versions that were read";
+    escalates(&decide(&cut, &memory(&[3])), words);
+}
+
+#[test]
+fn a_version_that_served_well_since_it_took_over_is_not_blamed_for_what_began_later() {
+    let mut known = memory(&[3]);
+    let attested = |minutes| Attested {
+        at: now() - TimeDelta::minutes(minutes),
+        traffic: traffic(5_000, 3),
+    };
+    known.good.insert(5, attested(10));
+    escalates(&decide(&observed(), &known), "version 5 served well at");
+    // What it was seen to do when it served before says nothing of this time.
+    known.good.insert(5, attested(60));
+    assert_eq!(acts(decide(&observed(), &known)).to(), 3);
 }
 
 #[test]
@@ -603,6 +628,7 @@ fn situations() -> impl Strategy<Value = (Observed, Memory)> {
                     traffic(invocations, errors.min(invocations))
                 };
                 let observed = Observed {
+                    more_versions: false,
                     alias: Alias {
                         version: current,
                         weights,
@@ -612,6 +638,7 @@ fn situations() -> impl Strategy<Value = (Observed, Memory)> {
                         .into_iter()
                         .map(|(number, (code, active))| {
                             let version = Version {
+                                configuration: "settings".into(),
                                 number,
                                 code_sha256: code.into(),
                                 published_at: Some(now() - TimeDelta::hours(1)),

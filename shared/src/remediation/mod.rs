@@ -319,6 +319,17 @@ pub trait Remediation: Sized + Send + Sync + 'static {
         work: &Work<'_, Self>,
     ) -> impl Future<Output = Result<Done<Self>, Self::Error>> + Send;
 
+    /// What is left to do once a target that took its time is as the plan leaves it, such as to try it. Asked once.
+    fn settled(
+        &self,
+        plan: &Self::Plan,
+        action: &Self::Action,
+        work: &Work<'_, Self>,
+    ) -> impl Future<Output = End<ProgressOf<Self>>> + Send {
+        let _ = (plan, action, work);
+        async { End::Finished }
+    }
+
     /// Reads the target again. `evidence` is that of the work, where this attempt did it; without it, whether an
     /// earlier attempt, which died, has carried the plan out.
     fn verify(

@@ -62,19 +62,33 @@ impl<R: Remediation> Runtime<R> {
             };
             return Some(Told::new(report));
         }
-        let plan = plan.map_or(Value::Null, |(settling, _)| settling.plan.clone());
-        let claiming = Claiming::of(facts, grounds, &plan);
+        let (value, plan) = match plan {
+            Some((settling, plan)) => (settling.plan.clone(), Some(plan)),
+            None => (Value::Null, None),
+        };
+        let claiming = Claiming::of(facts, grounds, &value);
         let permit = match self.claim(run, &claiming, reads).await {
             Claimed::Granted(permit) => permit,
             Claimed::Overtaken => return None,
             Claimed::Over(told) => return Some(*told),
         };
         steps.end(StepName::Claim, clock.now());
-        let outcome = settled(&verified);
+        let outcome = match plan.filter(|_| verified.holds) {
+            Some(plan) => {
+                let work = self.work(run, &permit, Vec::new());
+                let action = &run.target.action;
+                let settled = self.remediation.settled(&plan, action, &work);
+                match self.while_beating(&permit, settled).await {
+                    End::Escalated { rule, reason } => Outcome::Escalated { rule, reason },
+                    _ => settled_as(&verified),
+                }
+            }
+            None => settled_as(&verified),
+        };
         let report = Report {
             incident_id: Some(permit.incident_id.clone()),
-            plan_hash: Some(plan_hash::<R>(&plan)),
-            plan: Some(plan),
+            plan_hash: (!value.is_null()).then(|| plan_hash::<R>(&value)),
+            plan: Some(value),
             steps: steps.taken,
             ..run.report(outcome.clone())
         };
@@ -93,7 +107,7 @@ impl<R: Remediation> Runtime<R> {
     }
 }
 
-fn settled(verified: &Verified) -> Outcome {
+fn settled_as(verified: &Verified) -> Outcome {
     if verified.holds {
         return Outcome::Applied {
             summary: verified.summary.clone(),
