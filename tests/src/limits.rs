@@ -20,7 +20,8 @@ pub const GROUP: usize = 128;
 pub const BATCH_BYTES: usize = 1_048_576;
 
 /// The changes that one `UpdateStage` takes. AWS documents no number; with more than about 80 it answers "Update size too
-/// large. Try updating stage in multiple `UpdateStage` operations", as users report.
+/// large. Try updating stage in multiple `UpdateStage` operations"
+/// (<https://github.com/DianaIonita/serverless-api-gateway-caching/issues/46>).
 pub const PATCHES: usize = 80;
 
 /// A refusal in the service's terms.

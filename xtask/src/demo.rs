@@ -13,7 +13,7 @@ use aws_sdk_sqs::types::{
     Message, MessageAttributeValue, MessageSystemAttributeName, QueueAttributeName,
     SendMessageBatchRequestEntry,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use self::ledger::{Ledger, Line};
@@ -31,6 +31,8 @@ const SEEDED: usize = 500;
 const REDRIVEN: usize = 20;
 /// Messages that no replay cures.
 const POISON: usize = 5;
+/// The first of the messages that are as the services of AWS write them.
+const FIRST_ENVELOPE: usize = 20;
 /// The longest body, a little below what SQS takes.
 const LARGE_BYTES: usize = 900_000;
 /// How long the remediation may take before the demo gives up.
@@ -170,6 +172,7 @@ impl Demo {
     async fn seed(&self) -> Result<HashSet<String>> {
         let dlq = self.cloud.output("IngestionDlqUrl")?;
         let ingestion = self.cloud.output("IngestionQueueUrl")?;
+        let own = self.ingestion_arn()?;
         let ids: Vec<String> = (0..SEEDED).map(|n| format!("m-{n:03}")).collect();
         // One message comes from a queue that the policy does not know.
         let (foreign, rest) = ids.split_at(1);
@@ -177,7 +180,7 @@ impl Demo {
         let entries: Vec<_> = straight
             .iter()
             .enumerate()
-            .map(|(n, id)| straight_entry(n, id))
+            .map(|(n, id)| straight_entry(n, id, &own))
             .collect::<Result<_>>()?;
         for batch in batches(entries) {
             self.send(dlq, batch).await?;
@@ -199,6 +202,13 @@ impl Demo {
         .await?;
         self.exhaust(&stranger, 1).await?;
         Ok(ids.into_iter().collect())
+    }
+
+    fn ingestion_arn(&self) -> Result<String> {
+        let url = self.cloud.output("IngestionQueueUrl")?;
+        let name = url.rsplit('/').next().unwrap_or_default();
+        let (region, account) = (&self.cloud.region, &self.cloud.account_id);
+        Ok(format!("arn:aws:sqs:{region}:{account}:{name}"))
     }
 
     /// Receives all of a queue's messages as often as its redrive policy allows, so that SQS itself moves them.
@@ -454,7 +464,16 @@ impl Demo {
 }
 
 /// One of the messages that were sent straight to the dead-letter queue: of every kind that SQS knows.
-fn straight_entry(n: usize, id: &str) -> Result<SendMessageBatchRequestEntry> {
+fn straight_entry(n: usize, id: &str, own: &str) -> Result<SendMessageBatchRequestEntry> {
+    if let Some(kind) = n.checked_sub(FIRST_ENVELOPE)
+        && let Some((body, texts)) = enveloped(kind, id, own)
+    {
+        let attributes = texts
+            .into_iter()
+            .map(|(name, text)| Ok((name.to_owned(), value("String", &text)?)))
+            .collect::<Result<_>>()?;
+        return entry(n, &body, attributes);
+    }
     let mut attributes = HashMap::new();
     let mut put =
         |name: &str, value: MessageAttributeValue| attributes.insert(name.to_owned(), value);
@@ -496,6 +515,95 @@ fn straight_entry(n: usize, id: &str) -> Result<SendMessageBatchRequestEntry> {
     entry(n, &body(id), attributes)
 }
 
+/// A message as one of the services of AWS writes it that failed to deliver: its body and its attributes. Those that hold
+/// their payload and are for the ingestion queue are replayed, and all others quarantined.
+fn enveloped(kind: usize, id: &str, own: &str) -> Option<(String, Vec<(&'static str, String)>)> {
+    let request = format!("00000000-0000-4000-8000-{kind:012}");
+    let of = |service: &str, resource: &str| {
+        own.replacen(":sqs:", &format!(":{service}:"), 1)
+            .rsplit_once(':')
+            .map(|(start, _)| format!("{start}:{resource}"))
+            .unwrap_or_default()
+    };
+    let function = of("lambda", "function:demo");
+    let schedule = || ("SCHEDULE_ARN", of("scheduler", "schedule/default/demo"));
+    let failed = |more: Value| {
+        let mut record = json!({
+            "demo_id": id,
+            "version": "1.0",
+            "requestContext": {"requestId": request, "functionArn": function, "condition": "RetriesExhausted"},
+        });
+        if let (Some(record), Value::Object(more)) = (record.as_object_mut(), more) {
+            record.extend(more);
+        }
+        record.to_string()
+    };
+    let mut attributes = Vec::new();
+    let body = match kind {
+        // A rule's event and a function's dead letter.
+        0 => {
+            attributes.push(("RULE_ARN", of("events", "rule/demo")));
+            attributes.push(("TARGET_ARN", own.to_owned()));
+            body(id)
+        }
+        1 => {
+            attributes.push(("RequestID", request));
+            attributes.push(("ErrorMessage", "out of stock".to_owned()));
+            body(id)
+        }
+        // A schedule's request to SQS, whole and cut short.
+        2 | 3 => {
+            let mut parts = own.rsplit(':');
+            let (name, account, region) = (parts.next()?, parts.next()?, parts.next()?);
+            let url = format!("https://sqs.{region}.amazonaws.com/{account}/{name}");
+            attributes.push(schedule());
+            attributes.push(("TARGET_ARN", "arn:aws:scheduler:::aws-sdk:sqs:sendMessage".to_owned()));
+            attributes.push(("IS_PAYLOAD_TRUNCATED", (kind == 3).to_string()));
+            json!({"demo_id": id, "QueueUrl": url, "MessageBody": body(id)}).to_string()
+        }
+        // A payload in S3.
+        4 => json!([
+            "software.amazon.payloadoffloading.PayloadS3Pointer",
+            {"s3BucketName": "demo", "s3Key": id},
+        ])
+        .to_string(),
+        // Another's events, with and without payload.
+        5 => failed(json!({"requestPayload": {"record": "another's"}})),
+        6 => failed(json!({})),
+        // Batches of streams, of which only the place is told.
+        7 => failed(json!({
+            "KafkaBatchInfo": {"recordsInfo": {"readings-0": {"firstRecordOffset": "4711", "lastRecordOffset": "5210"}}},
+        })),
+        8 => json!({
+            "demo_id": id,
+            "context": {"partnerResourceArn": of("pipes", "pipe/demo"), "condition": "RetryAttemptsExhausted"},
+            "KinesisBatchInfo": {"shardId": "shardId-000000000001", "startSequenceNumber": "1", "endSequenceNumber": "9"},
+        })
+        .to_string(),
+        // What a topic's subscription and a custom bus's subscriber did not take, and an execution that failed.
+        9 => json!({
+            "demo_id": id, "Type": "Notification", "MessageId": request, "TopicArn": of("sns", "demo"), "Message": body(id),
+        })
+        .to_string(),
+        10 => json!({
+            "demo_id": id,
+            "busArn": of("events", "bus/demo"),
+            "subscriberArn": of("events", "subscriber/demo"),
+            "failedMessages": [{"eventId": request}],
+        })
+        .to_string(),
+        11 => json!({
+            "demo_id": id,
+            "source": "aws.states",
+            "detail-type": "Step Functions Execution Status Change",
+            "detail": {"stateMachineArn": of("states", "stateMachine:demo"), "status": "FAILED", "input": "{}"},
+        })
+        .to_string(),
+        _ => return None,
+    };
+    Some((body, attributes))
+}
+
 fn value(kind: &str, text: &str) -> Result<MessageAttributeValue> {
     MessageAttributeValue::builder()
         .data_type(kind)
@@ -523,9 +631,10 @@ fn body(id: &str) -> String {
 
 /// The id that a seeded body carries, whether or not it is JSON.
 fn demo_id(body: &str) -> String {
-    let id = serde_json::from_str::<Value>(body)
-        .ok()
-        .and_then(|body| Some(body.get("demo_id")?.as_str()?.to_owned()));
+    let id = serde_json::from_str::<Value>(body).ok().and_then(|body| {
+        let id = body.get("demo_id").or_else(|| body.pointer("/1/s3Key"));
+        Some(id?.as_str()?.to_owned())
+    });
     id.unwrap_or_else(|| body.split(' ').next().unwrap_or_default().to_owned())
 }
 
@@ -619,8 +728,9 @@ mod tests {
 
     #[test]
     fn every_seed_can_be_told_again() {
-        for n in [0, 1, 6, 10, 11, 12, 13] {
-            let entry = straight_entry(n, "m-001").unwrap();
+        let own = "arn:aws:sqs:us-east-1:123456789012:ingestion";
+        for n in [0, 1, 6, 10, 11, 12, 13].into_iter().chain(20..34) {
+            let entry = straight_entry(n, "m-001", own).unwrap();
             assert_eq!(demo_id(entry.message_body()), "m-001", "{n}");
         }
     }
