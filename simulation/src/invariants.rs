@@ -333,9 +333,7 @@ fn ends(inner: &Inner, targets: &[Target], found: &mut Found) {
             .iter()
             .find(of_target)
             .is_some_and(|target| is_off(inner, target));
-        // What was taken back before it had settled says so to whoever asks.
-        let open = !matches!(record.status, Status::Completed | Status::Settling);
-        if open && !key.pk.contains("#restore|") && !off {
+        if record.status != Status::Completed && !key.pk.contains("#restore|") && !off {
             found.push((
                 Invariant::EndIsTold,
                 format!("{} has not ended: {}", key.pk, record.status.as_str()),

@@ -559,7 +559,7 @@ fn enveloped(kind: usize, id: &str, own: &str) -> Option<(String, Vec<(&'static 
             attributes.push(schedule());
             attributes.push(("TARGET_ARN", "arn:aws:scheduler:::aws-sdk:sqs:sendMessage".to_owned()));
             attributes.push(("IS_PAYLOAD_TRUNCATED", (kind == 3).to_string()));
-            json!({"demo_id": id, "QueueUrl": url, "MessageBody": body(id)}).to_string()
+            json!({"QueueUrl": url, "MessageBody": body(id)}).to_string()
         }
         // A payload in S3.
         4 => json!([
@@ -632,6 +632,9 @@ fn body(id: &str) -> String {
 /// The id that a seeded body carries, whether or not it is JSON.
 fn demo_id(body: &str) -> String {
     let id = serde_json::from_str::<Value>(body).ok().and_then(|body| {
+        if let Some(inner) = body.get("MessageBody") {
+            return Some(demo_id(inner.as_str()?));
+        }
         let id = body.get("demo_id").or_else(|| body.pointer("/1/s3Key"));
         Some(id?.as_str()?.to_owned())
     });

@@ -413,11 +413,12 @@ impl Aws {
         Ok((served(None), by_version))
     }
 
-    /// Points the alias to one version alone, under the revision that was observed.
+    /// Points the alias from a version, or off the weights beside it, to one version alone, under the revision that was
+    /// observed.
     pub async fn point(
         &self,
         policy: &Rollback,
-        (from, version): (u64, u64),
+        (from, version): (Option<u64>, u64),
         revision_id: &str,
         _clearance: Clearance<'_>,
     ) -> Result<Moved, RollbackError> {
@@ -447,7 +448,10 @@ impl Aws {
         }
         // An answer that was lost, or an earlier attempt of this run, may have moved it already.
         let alias = self.alias(policy.function(), policy.name()).await?;
-        if alias.is_leaving(from, version) {
+        // One that was at the version before has not been moved while a weight is left.
+        if from.map_or(alias.points_alone_to(version), |from| {
+            alias.is_leaving(from, version)
+        }) {
             Ok(Moved::There)
         } else if changed {
             Ok(Moved::Overtaken)

@@ -101,9 +101,13 @@ impl Remediation for AliasRollback {
     ) -> Result<Done<Self>, RollbackError> {
         let now = work.now();
         let (end, summary) = match &plan.step {
-            Step::Point { to, revision_id } => {
+            Step::Point {
+                to,
+                revision_id,
+                drops_weight,
+            } => {
                 let clearance = work.clear("move the alias")?;
-                let versions = (plan.from, *to);
+                let versions = ((!drops_weight).then_some(plan.from), *to);
                 let moved = self
                     .aws
                     .point(action, versions, revision_id, clearance)
@@ -219,8 +223,15 @@ impl AliasRollback {
         if alias.points_alone_to(to) {
             return (self.smoke_test(action, work).await, alone);
         }
+        let dropped = matches!(
+            plan.step,
+            Step::Point {
+                drops_weight: true,
+                ..
+            }
+        );
         let provisioned = self.aws.allocating(action).await;
-        if alias.is_leaving(from, to) && !matches!(provisioned, Ok(Provisioned::None)) {
+        if !dropped && alias.is_leaving(from, to) && !matches!(provisioned, Ok(Provisioned::None)) {
             let share = alias.weights.get(&from).copied().unwrap_or_default() * 100.0;
             let end = End::Settling {
                 reason: format!(

@@ -20,6 +20,9 @@ pub enum Step {
         to: u64,
         /// The alias's revision that this rests on.
         revision_id: String,
+        /// Whether the alias is at that version already, and only another's weight goes.
+        #[serde(default)]
+        drops_weight: bool,
     },
     /// The deployment is stopped, and rolls back by its own means.
     StopDeployment {
@@ -144,11 +147,12 @@ pub fn plan(
         Err(Unblamed::TooEarly(reason)) => return Planned::Undecided { reason },
         Err(Unblamed::Unsure(reason)) => return unsafe_to(reason),
     };
+    let is_canary = from != observed.alias.version;
     let point = |to| Step::Point {
         to,
         revision_id: observed.alias.revision_id.clone(),
+        drops_weight: is_canary,
     };
-    let is_canary = from != observed.alias.version;
     let step = match (&observed.deployment, &policy.codedeploy) {
         (Some(deployment), _) if deployment.rolls_back => {
             return Planned::InPlace {

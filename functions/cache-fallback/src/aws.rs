@@ -330,7 +330,8 @@ fn described(
         .flatten()
         .map(|(_, from)| from);
     for from in mapped {
-        if from.starts_with("context.identity.") || from.starts_with("context.authorizer.") {
+        let context = from.strip_prefix("context.");
+        if context.is_some_and(|context| !template::is_alike(context)) {
             unkeyable.get_or_insert_with(|| {
                 format!("its integration reads {from}, which no cache key can hold")
             });
@@ -361,13 +362,7 @@ fn described(
             format!("its authorizer reads {source}, which no cache key can hold")
         });
     }
-    // Whatever is not known to read chosen parts of the request may read all of it.
-    let kind = integration.and_then(Integration::r#type);
-    let passes_all = match kind {
-        Some(IntegrationType::Mock | IntegrationType::Aws | IntegrationType::Http) => None,
-        Some(kind) => Some(kind.as_str().to_owned()),
-        None => Some("of no known type".to_owned()),
-    };
+    let passes_all = passes_all(integration);
     ApiMethod {
         path: path.to_owned(),
         method: name.to_owned(),
@@ -376,6 +371,32 @@ fn described(
         shares_cache_with: Vec::new(),
         unkeyable,
         cache_key: cache_key.to_vec(),
+    }
+}
+
+/// Why an integration may pass on all of a request: whatever is not known to pass on chosen parts may. A body without a
+/// mapping template is passed on unless `passthroughBehavior` says otherwise (API Gateway Developer Guide, "Method
+/// request behavior for payloads without mapping templates").
+fn passes_all(integration: Option<&Integration>) -> Option<String> {
+    let Some(integration) = integration else {
+        return Some("of no known type".to_owned());
+    };
+    let templates = integration.request_templates();
+    let mapped = templates.is_some_and(|templates| !templates.is_empty());
+    match (integration.r#type(), integration.passthrough_behavior()) {
+        (Some(IntegrationType::Mock), _)
+        | (Some(IntegrationType::Aws | IntegrationType::Http), Some("NEVER")) => None,
+        (Some(IntegrationType::Aws | IntegrationType::Http), Some("WHEN_NO_TEMPLATES"))
+            if mapped =>
+        {
+            None
+        }
+        (Some(kind @ (IntegrationType::Aws | IntegrationType::Http)), _) => Some(format!(
+            "{} without a passthroughBehavior that keeps a request's body back",
+            kind.as_str()
+        )),
+        (Some(kind), _) => Some(kind.as_str().to_owned()),
+        (None, _) => Some("of no known type".to_owned()),
     }
 }
 
@@ -555,12 +576,27 @@ mod tests {
         for kind in [IntegrationType::AwsProxy, IntegrationType::HttpProxy] {
             assert_eq!(passes(Some(kind.clone())), Some(kind.as_str().to_owned()));
         }
-        for kind in [
-            IntegrationType::Aws,
-            IntegrationType::Http,
-            IntegrationType::Mock,
+        assert_eq!(passes(Some(IntegrationType::Mock)), None);
+        for (behaviour, template, kept_back) in [
+            (None, None, false),
+            (Some("WHEN_NO_MATCH"), Some("{}"), false),
+            (Some("WHEN_NO_TEMPLATES"), None, false),
+            (Some("WHEN_NO_TEMPLATES"), Some("{}"), true),
+            (Some("NEVER"), None, true),
         ] {
-            assert_eq!(passes(Some(kind)), None);
+            for kind in [IntegrationType::Aws, IntegrationType::Http] {
+                let mut integration = Integration::builder()
+                    .r#type(kind)
+                    .set_passthrough_behavior(behaviour.map(str::to_owned));
+                if let Some(template) = template {
+                    integration = integration.request_templates("application/json", template);
+                }
+                let method = Method::builder()
+                    .method_integration(integration.build())
+                    .build();
+                let told = described("/a", "GET", &method, &HashMap::new()).passes_all;
+                assert_eq!(told.is_none(), kept_back, "{behaviour:?} {template:?}");
+            }
         }
         assert!(passes(None).is_some());
         let none = described("/a", "GET", &Method::builder().build(), &HashMap::new());

@@ -24,15 +24,36 @@ pub fn reads(template: &str) -> BTreeSet<Read> {
     // A word without its `$` is taken for a variable: it can be written `$x`, `$!x`, and `${x}`.
     let contexts = after(template, "context.").filter_map(|rest| {
         let name = leading(rest, |c| is_name(c) || c == '.').trim_end_matches('.');
-        let of_the_client = matches!(name.split('.').next(), Some("identity" | "authorizer"));
-        of_the_client.then(|| Read::Unkeyable(format!("$context.{name}")))
+        (!is_alike(name)).then(|| Read::Unkeyable(format!("$context.{name}")))
     });
+    let bodies = ["input.body", "input.json", "input.path"].into_iter();
+    let bodies = bodies.filter(|word| template.contains(word));
+    let bodies = bodies.map(|word| Read::Unkeyable(format!("${word}")));
     let parameters = after(template, "input.params").map(|rest| {
         named(rest)
             .or_else(|| placed(rest))
             .unwrap_or_else(|| Read::Unkeyable(format!("$input.params{}", call(rest))))
     });
-    contexts.chain(parameters).collect()
+    contexts.chain(bodies).chain(parameters).collect()
+}
+
+/// Whether a part of the context, such as `stage`, tells no client from another.
+#[must_use]
+pub fn is_alike(context: &str) -> bool {
+    const ALIKE: [&str; 11] = [
+        "accountId",
+        "apiId",
+        "extendedRequestId",
+        "httpMethod",
+        "protocol",
+        "requestId",
+        "requestTime",
+        "requestTimeEpoch",
+        "resourceId",
+        "resourcePath",
+        "stage",
+    ];
+    ALIKE.contains(&context)
 }
 
 /// `('x')` or `("x")`.
@@ -98,6 +119,9 @@ mod tests {
             (r#"{"page": "$input.params('page')"}"#, named("page")),
             (r#"$input.params( "X-User" )"#, named("X-User")),
             ("$!{input.params('page')}", named("page")),
+            ("$context.domainName", unkeyable("$context.domainName")),
+            ("$input.json('$.a')", unkeyable("$input.json")),
+            ("$!{input.body}", unkeyable("$input.body")),
             (
                 "$input.params().header.X-User,",
                 placed("method.request.header.X-User"),
@@ -142,7 +166,7 @@ mod tests {
     fn what_is_the_same_for_every_client_is_of_no_concern() {
         for template in [
             r#"{"statusCode": 200}"#,
-            "$context.requestId $context.identityOfNobody $stageVariables.table",
+            "$context.requestId $context.stage $stageVariables.table",
             "",
         ] {
             assert_eq!(reads(template), BTreeSet::new(), "{template}");

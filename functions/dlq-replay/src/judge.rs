@@ -2,12 +2,13 @@
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
+use shared::arn::Arn;
 
 use crate::envelope::{Envelope, Payload};
 use crate::error::ReplayError;
 use crate::message::InHand;
 use crate::plan::{Plan, Route};
-use crate::policy::{Destination, Filter};
+use crate::policy::{Destination, Filter, is_one_function};
 
 /// Why a message is quarantined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,8 +25,8 @@ pub enum Poison {
     NoPayload,
     /// Only the beginning of its payload is there.
     CutShort,
-    /// It tells of a payload that was delivered.
-    Delivered,
+    /// It tells of what has not failed.
+    NotFailed,
 }
 
 impl Poison {
@@ -39,7 +40,7 @@ impl Poison {
             Self::TooLarge => "too_large",
             Self::NoPayload => "no_payload",
             Self::CutShort => "cut_short",
-            Self::Delivered => "delivered",
+            Self::NotFailed => "not_failed",
         }
     }
 }
@@ -162,10 +163,22 @@ impl Judge<'_> {
                 .and_then(|default| routes.iter().position(|route| route.destination.arn == *default))
                 .ok_or_else(|| "it does not say where it came from, and the policy names no default destination".to_owned());
         };
-        let serving = names.iter().find_map(|name| {
-            routes
-                .iter()
-                .position(|route| route.destination.serves(name))
+        let at = |serves: fn(&Destination, &str) -> bool| {
+            names.iter().find_map(|name| {
+                let mut routes = routes.iter();
+                routes.position(|route| serves(&route.destination, name))
+            })
+        };
+        // What the policy says in so many words comes first.
+        let serving = at(Destination::serves).or_else(|| at(Destination::is));
+        let serving = serving.or_else(|| {
+            names.iter().find_map(|name| {
+                let same = |(_, route): &(usize, &Route)| route.destination.is_one_with(name);
+                let mut alike = routes.iter().enumerate().filter(same);
+                let (only, _) = alike.next()?;
+                // Of two versions or aliases of a function the message does not say which.
+                alike.next().is_none().then_some(only)
+            })
         });
         serving.ok_or_else(|| {
             let through = names[1..].join(", through ");
@@ -191,8 +204,10 @@ impl Judge<'_> {
                 .is_some_and(|value| wanted.any_of.iter().any(|one| one == value))
         });
         let mut names = message.envelope.names.iter();
+        let is =
+            |arn: &Arn, name: &str| arn.as_str() == name || is_one_function(arn.as_str(), name);
         let origin = filter.source_arns.is_empty()
-            || names.any(|name| filter.source_arns.iter().any(|arn| arn.as_str() == name));
+            || names.any(|name| filter.source_arns.iter().any(|arn| is(arn, name)));
         let cause = message.envelope.cause.as_ref();
         let cause = filter.causes.is_empty()
             || cause.is_some_and(|cause| filter.causes.contains(&cause.code));
@@ -213,9 +228,10 @@ fn absent(payload: &Payload) -> Option<(Poison, String)> {
     match payload {
         Payload::Missing { what, .. } => Some((Poison::NoPayload, what.clone())),
         Payload::CutShort(what) => Some((Poison::CutShort, what.clone())),
-        Payload::Delivered => {
-            let what = "the record is of a success: what it holds was delivered".to_owned();
-            Some((Poison::Delivered, what))
+        Payload::Unreadable(why) => Some((Poison::Undecodable, why.clone())),
+        Payload::NotFailed => {
+            let what = "it tells of what has not failed: a success, or what is still under way";
+            Some((Poison::NotFailed, what.to_owned()))
         }
         Payload::Body | Payload::Inside(_) | Payload::Notified { .. } => None,
     }
@@ -473,6 +489,50 @@ mod tests {
                 assert!(why.contains(named), "{why}");
             }
         }
+    }
+
+    #[test]
+    fn of_several_destinations_of_one_function_the_policy_says_which() {
+        let rule = "arn:aws:events:eu-west-1:123456789012:rule/r";
+        let (staging, live) = (format!("{INGEST}:staging"), format!("{INGEST}:live"));
+        let of_rule = |target: &str| {
+            let mut event = straight("{}");
+            for (name, value) in [("RULE_ARN", rule), ("TARGET_ARN", target)] {
+                event.attributes.insert(name.into(), string(value));
+            }
+            opened(event)
+        };
+        let two = |serves: Value| {
+            plan(|policy| {
+                policy["destinations"] = json!([{"arn": staging}, {"arn": live, "serves": serves}]);
+                policy["default_destination"] = json!(staging);
+            })
+        };
+        let seven = of_rule(&format!("{INGEST}:7"));
+        assert_eq!(poison(fate(&two(json!([])), &seven, 0)).0, "unroutable");
+        let said = two(json!([format!("{INGEST}:7")]));
+        assert_eq!(fate(&said, &seven, 0), Fate::Replay(1));
+        assert_eq!(fate(&said, &of_rule(&staging), 0), Fate::Replay(0));
+        // What is said of a rule comes before the rule's target.
+        assert_eq!(
+            fate(&two(json!([rule])), &of_rule(&staging), 0),
+            Fate::Replay(1)
+        );
+    }
+
+    #[test]
+    fn a_filter_by_function_takes_its_failures_under_any_version() {
+        let plan = plan(|policy| policy["filter"] = json!({"source_arns": [INGEST]}));
+        let failed = |name: &str| {
+            let mut failed = straight("{}");
+            failed.envelope.names = vec![name.to_owned()];
+            failed
+        };
+        assert_eq!(
+            fate(&plan, &failed(&format!("{INGEST}:$LATEST")), 0),
+            Fate::Replay(1)
+        );
+        assert_eq!(fate(&plan, &failed(ORDERS), 0), Fate::Keep(Kept::Filtered));
     }
 
     #[test]

@@ -62,12 +62,22 @@ pub struct Destination {
 }
 
 impl Destination {
-    /// Whether it is, or serves, whom a message was for.
+    /// Whether the policy says that it serves whom a message was for.
     #[must_use]
     pub fn serves(&self, name: &str) -> bool {
+        self.serves.iter().any(|served| served.as_str() == name)
+    }
+
+    /// Whether it is whom a message was for.
+    #[must_use]
+    pub fn is(&self, name: &str) -> bool {
         self.arn.as_str() == name
-            || (self.is_function() && is_one_function(self.arn.as_str(), name))
-            || self.serves.iter().any(|served| served.as_str() == name)
+    }
+
+    /// Whether it is the function that a message was for, under another version.
+    #[must_use]
+    pub fn is_one_with(&self, name: &str) -> bool {
+        self.is_function() && is_one_function(self.arn.as_str(), name)
     }
 
     /// Whether it is a Lambda function, whose original event is invoked again.
@@ -79,7 +89,8 @@ impl Destination {
 
 /// Whether a function's ARN names the same function as the policy's. A version stands for whatever of the function the
 /// policy names: who has mended it has published another one. An alias is only itself.
-fn is_one_function(ours: &str, name: &str) -> bool {
+#[must_use]
+pub fn is_one_function(ours: &str, name: &str) -> bool {
     let split = |arn: &str| {
         let parts: Vec<&str> = arn.splitn(8, ':').collect();
         (parts.len() >= 7).then(|| {
@@ -278,7 +289,10 @@ impl Replay {
             }
             for served in serves {
                 let others = self.destinations.iter().filter(|other| other.arn != *arn);
-                if others.clone().any(|other| other.serves(served.as_str())) {
+                let names = |other: &Destination| {
+                    other.is(served.as_str()) || other.serves(served.as_str())
+                };
+                if others.clone().any(names) {
                     return Err(format!(
                         "destination {arn} serves {served}, which another destination is or serves; say which of them gets its messages"
                     ));

@@ -10,6 +10,9 @@ use crate::policy::Temporary;
 /// How often a human is told again that something stands for too long.
 const TOLD_AGAIN: TimeDelta = TimeDelta::hours(1);
 
+/// How far apart looks are at least, in seconds.
+const LOOKS_APART: i64 = 60;
+
 /// A target's alarms as they are now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Alarms {
@@ -89,12 +92,19 @@ pub fn duty(facts: &Facts, alarms: &Alarms, terms: Terms, now: DateTime<Utc>) ->
             due => return due,
         }
     }
-    if let Some(settling) = standing.settling.first() {
+    if let Some(settling) = in_turn(standing.settling.iter(), now) {
         return Duty::Settle(Box::new(settling.clone()));
     }
-    let mut runs = standing.runs.iter();
-    let open = runs.find(|run| !items::restores(&run.transition));
+    let runs = standing.runs.iter();
+    let open = in_turn(runs.filter(|run| !items::restores(&run.transition)), now);
     open.map_or(Duty::Wait, |run| Duty::Resume(Box::new(run.clone())))
+}
+
+/// One of several, another at each look: none is held up by one that cannot be ended yet.
+fn in_turn<'a, T>(all: impl Iterator<Item = &'a T>, now: DateTime<Utc>) -> Option<&'a T> {
+    let all: Vec<&T> = all.collect();
+    let looks = usize::try_from(now.timestamp() / LOOKS_APART).unwrap_or(0);
+    all.get(looks % all.len().max(1)).copied()
 }
 
 /// What follows from an alarm's return to OK, for what is in place.

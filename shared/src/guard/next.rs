@@ -170,10 +170,17 @@ pub(crate) fn finished(
     }
     if let Some(standing) = &mut next.standing {
         standing.version += 1;
-        // What another run waits to see stays, unless it was taken back.
         let own = |of: &str| Some(of) == run_id.as_deref();
-        let kept = |settling: &Settling| !end.restored && !own(&settling.run_id);
-        standing.settling.retain(kept);
+        standing.settling.retain(|settling| !own(&settling.run_id));
+        // What another run waits to see stays; what was taken back will not be seen, and that run is still to be ended.
+        if end.restored {
+            let given_up = standing.settling.drain(..).map(|settling| OpenRun {
+                run_id: settling.run_id,
+                transition: settling.transition,
+                event: settling.event,
+            });
+            standing.runs.extend(given_up);
+        }
         standing.settling.extend(end.settling.clone());
         if !matches!(end.status, Status::Continuing | Status::Failed) {
             standing.runs.retain(|run| !own(&run.run_id));

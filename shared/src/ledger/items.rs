@@ -263,17 +263,36 @@ pub struct Standing {
     /// The target as the policy had it, so that it can be looked after when the policy does not name it any more.
     pub policy: Value,
     /// The runs that have claimed the target and have not ended, the oldest first.
-    #[serde(default)]
+    #[serde(default, alias = "run", deserialize_with = "several")]
     pub runs: Vec<OpenRun>,
     /// The state to go back to.
     #[serde(default)]
     pub snapshot: Option<Snapshot>,
     /// Plans whose calls were all made, the oldest first.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "several")]
     pub settling: Vec<Settling>,
     /// When a human was last told that it stands for too long.
     #[serde(default)]
     pub told_at: Option<DateTime<Utc>>,
+}
+
+/// Reads what an earlier release kept one of, or none.
+fn several<'de, D, T>(from: D) -> Result<Vec<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: serde::de::DeserializeOwned,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Kept<T> {
+        Several(Vec<T>),
+        One(T),
+    }
+    Ok(match Option::<Kept<T>>::deserialize(from)? {
+        None => Vec::new(),
+        Some(Kept::Several(all)) => all,
+        Some(Kept::One(one)) => vec![one],
+    })
 }
 
 impl Standing {

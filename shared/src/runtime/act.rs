@@ -63,7 +63,9 @@ impl<R: Remediation> Runtime<R> {
             Claimed::Over(told) => return Some(*told),
         };
         steps.end(StepName::Claim, clock.now());
-        let anew = agreed.facts.snapshot().is_none() && agreed.grounds.begun.is_none();
+        let anew = snapshot.is_some()
+            && agreed.facts.snapshot().is_none()
+            && agreed.grounds.begun.is_none();
         let (plan, mut done, conflicts) = self
             .while_beating(&permit, self.applied(run, &permit, agreed))
             .await;

@@ -74,10 +74,12 @@ impl Recent {
         suite: &Suite,
         home: &Home,
         arns: &BTreeSet<String>,
-        limits: (DateTime<Utc>, &str),
+        (until, seed): (DateTime<Utc>, &str),
     ) -> (Live, Option<AwsError>) {
         let mut known = self.0.lock().await;
         let now = suite.clock.now();
+        // Others wait behind it.
+        let limits = (until.min(now + FRESH), seed);
         let old = |arn: &&String| known.get(*arn).is_none_or(|(at, _)| now - *at >= FRESH);
         let wanted: BTreeSet<String> = arns.iter().filter(old).cloned().collect();
         let mut failure = None;

@@ -81,6 +81,7 @@ async fn tell(progress: Progress, deployed: Cloud) -> Result<()> {
     let parameters = [
         ("CachedApiId", sample["ApiId"].clone()),
         ("CachedApiPath", PATH.to_owned()),
+        ("CachedApiAnswersAllClientsAlike", "true".to_owned()),
         ("ServiceOrigin", origin),
         ("MaintenanceRaise", "automatically".to_owned()),
         ("MaintenanceBypassSha256", SECRET_SHA256.to_owned()),

@@ -112,8 +112,10 @@ pub enum Payload {
     },
     /// Only its beginning is there.
     CutShort(String),
-    /// It was delivered: the record is of a success.
-    Delivered,
+    /// It is there, and a replay would carry a part of it, or the wrong thing.
+    Unreadable(String),
+    /// It is of what has not failed: a success, or what is still under way.
+    NotFailed,
 }
 
 /// Why it failed.
@@ -268,29 +270,68 @@ fn schedule_input<'a>(body: &str, text: impl Fn(&str) -> Option<&'a str>) -> Opt
         envelope.payload = Payload::CutShort(format!(
             "EventBridge Scheduler kept only the beginning of the input of {schedule}"
         ));
-    } else if let Some((to, input)) = universal(&target, body) {
-        envelope.payload = Payload::Inside(input);
-        envelope.names.insert(0, to);
+    } else if let Some((_, api)) = target.split_once(":aws-sdk:") {
+        match universal(api, &schedule, body) {
+            Ok((to, input)) => {
+                envelope.payload = Payload::Inside(input);
+                envelope.names.insert(0, to);
+            }
+            Err(why) => envelope.payload = Payload::Unreadable(why),
+        }
     }
     Some(envelope)
 }
 
-/// A universal target's input is a request to an API; whom that is for, and with what.
-fn universal(target: &str, body: &str) -> Option<(String, String)> {
-    let api = target.split_once(":aws-sdk:")?.1;
-    let request: BTreeMap<String, Value> = serde_json::from_str(body).ok()?;
+/// A universal target's input is a request to an API: whom that is for, and with what; or why it cannot be replayed.
+fn universal(api: &str, schedule: &str, body: &str) -> Result<(String, String), String> {
+    let request: BTreeMap<String, Value> = serde_json::from_str(body).map_err(|error| {
+        format!("the request to {api} that {schedule} was to make is no JSON: {error}")
+    })?;
     let field = |name: &str| request.get(name).and_then(Value::as_str);
-    match api {
+    let (opened, read): (_, &[&str]) = match api {
         "sqs:sendMessage" => {
-            let queue = queue_arn(field("QueueUrl")?)?;
-            Some((queue, field("MessageBody")?.to_owned()))
+            let queue = field("QueueUrl").and_then(queue_arn);
+            (
+                queue.zip(field("MessageBody")),
+                &["QueueUrl", "MessageBody"],
+            )
         }
         "lambda:invoke" => {
-            let function = arn_of(field("FunctionName"), "lambda")?;
-            Some((function, field("Payload")?.to_owned()))
+            let qualifier = field("Qualifier").map(|qualifier| format!(":{qualifier}"));
+            let function = field("FunctionName").and_then(|name| function_arn(name, schedule));
+            let function = function.map(|function| function + &qualifier.unwrap_or_default());
+            let read: &[&str] = &["FunctionName", "Qualifier", "Payload", "InvocationType"];
+            (function.zip(field("Payload")), read)
         }
-        _ => None,
+        _ => (None, &[]),
+    };
+    let more: Vec<&str> = request
+        .keys()
+        .map(String::as_str)
+        .filter(|name| !read.contains(name))
+        .collect();
+    match opened {
+        Some((to, input)) if more.is_empty() => Ok((to, input.to_owned())),
+        Some(_) => Err(format!(
+            "the request to {api} that {schedule} was to make says more than a replay would carry: {}",
+            more.join(", ")
+        )),
+        None => Err(format!(
+            "{schedule} was to make a request to {api}, which is not replayed: make it by hand"
+        )),
     }
+}
+
+/// A function by its ARN, or by its name in the schedule's region and account.
+fn function_arn(name: &str, schedule: &str) -> Option<String> {
+    if let Some(arn) = arn_of(Some(name), "lambda") {
+        return Some(arn);
+    }
+    let schedule: Arn = schedule.parse().ok()?;
+    let (partition, region, account) =
+        (schedule.partition(), schedule.region(), schedule.account());
+    (!name.contains(':'))
+        .then(|| format!("arn:{partition}:lambda:{region}:{account}:function:{name}"))
 }
 
 /// The ARN of the queue with this URL.
@@ -339,7 +380,7 @@ fn record(body: &str, fifo: bool) -> Option<Envelope> {
     let Ok(parts) = serde_json::from_str::<Parts<'_>>(body) else {
         return cut_record(inside).filter(|_| !fifo);
     };
-    notification(&parts)
+    notification(&parts, fifo)
         .or_else(|| subscriber_record(&parts))
         .or_else(|| if fifo { None } else { batch(&parts) })
         .or_else(|| if fifo { None } else { failure_record(&parts) })
@@ -391,7 +432,7 @@ fn failure_record(parts: &Parts<'_>) -> Option<Envelope> {
     Some(Envelope {
         kind: Kind::FailureRecord,
         payload: match payload {
-            _ if condition == "Success" => Payload::Delivered,
+            _ if condition == "Success" => Payload::NotFailed,
             Some(text) if text != "null" => Payload::Inside(text.to_owned()),
             _ => Payload::Missing {
                 what: format!(
@@ -515,12 +556,16 @@ fn told(ranges: &[Value]) -> String {
     ranges.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
-fn notification(parts: &Parts<'_>) -> Option<Envelope> {
+fn notification(parts: &Parts<'_>, fifo: bool) -> Option<Envelope> {
     if string(parts, "Type")? != "Notification" {
         return None;
     }
     let topic = arn_of(string(parts, "TopicArn").as_deref(), "sns")?;
     let message = string(parts, "Message")?;
+    // A topic may be the failure destination that the queue hears of.
+    if let Some(inner) = record(&message, fifo) {
+        return Some(inner);
+    }
     let subscription = string(parts, "UnsubscribeURL").and_then(|url| {
         let (_, arn) = url.split_once("SubscriptionArn=")?;
         arn_of(arn.split('&').next(), "sns")
@@ -601,12 +646,16 @@ fn execution(parts: &Parts<'_>) -> Option<Envelope> {
     let detail: Value = part(parts, "detail")?;
     let machine = arn_of(detail["stateMachineArn"].as_str(), "states")?;
     let execution = detail["executionArn"].as_str().unwrap_or_default();
+    // A rule may pass on every change: what runs is not to be begun again.
+    let failed = ["FAILED", "TIMED_OUT", "ABORTED"]
+        .iter()
+        .any(|status| detail["status"] == *status);
     let included = detail["inputDetails"]["included"] != json!(false);
     let input = detail["input"].as_str().filter(|_| included);
     Some(Envelope {
         kind: Kind::Execution,
         payload: match input {
-            _ if detail["status"] == "SUCCEEDED" => Payload::Delivered,
+            _ if !failed => Payload::NotFailed,
             Some(input) => Payload::Inside(input.to_owned()),
             None => Payload::Missing {
                 what: format!(

@@ -96,7 +96,7 @@ fn a_record_without_its_event_is_missing_one() {
         assert_eq!(lost["request_id"], ID);
     }
     let succeeded = json!({"version": "1.0", "requestPayload": {}, "requestContext": {"functionArn": INGEST, "condition": "Success"}});
-    assert_eq!(of(&succeeded.to_string(), &[]).payload, Payload::Delivered);
+    assert_eq!(of(&succeeded.to_string(), &[]).payload, Payload::NotFailed);
     let whole = json!({"version": "1.0", "requestContext": context, "requestPayload": {"a": "b"}})
         .to_string();
     assert!(matches!(
@@ -249,4 +249,86 @@ fn an_ordinary_body_is_what_it_is() {
     ] {
         assert_eq!(of(body, &[]), Envelope::default(), "{body}");
     }
+}
+
+#[test]
+fn a_schedules_request_is_replayed_whole_or_not_at_all() {
+    let schedule = "arn:aws:scheduler:eu-west-1:123456789012:schedule/g/s";
+    let asked = |api: &str, request: Value| {
+        let target = format!("arn:aws:scheduler:::aws-sdk:{api}");
+        of(
+            &request.to_string(),
+            &[("SCHEDULE_ARN", schedule), ("TARGET_ARN", &target)],
+        )
+    };
+    for (name, qualifier, to) in [
+        (INGEST, json!("live"), format!("{INGEST}:live")),
+        ("ingest", Value::Null, INGEST.to_owned()),
+    ] {
+        let mut request = json!({"FunctionName": name, "Payload": "{}", "InvocationType": "Event"});
+        if !qualifier.is_null() {
+            request["Qualifier"] = qualifier;
+        }
+        let told = asked("lambda:invoke", request);
+        assert_eq!(
+            (told.names[0].as_str(), told.payload),
+            (to.as_str(), Payload::Inside("{}".into()))
+        );
+    }
+    let queue = "https://sqs.eu-west-1.amazonaws.com/123456789012/orders";
+    let attributes = json!({"QueueUrl": queue, "MessageBody": "b", "MessageAttributes": {"a": {}}});
+    for (api, request, words) in [
+        ("sqs:sendMessage", attributes, "MessageAttributes"),
+        (
+            "sns:publish",
+            json!({"TopicArn": "t", "Message": "m"}),
+            "sns:publish",
+        ),
+        (
+            "lambda:invoke",
+            json!({"FunctionName": "a:b", "Payload": "{}"}),
+            "is not replayed",
+        ),
+    ] {
+        let told = asked(api, request).payload;
+        assert!(
+            matches!(&told, Payload::Unreadable(why) if why.contains(words)),
+            "{told:?}"
+        );
+    }
+}
+
+#[test]
+fn what_runs_or_has_succeeded_is_not_begun_again() {
+    for (status, failed) in [
+        ("FAILED", true),
+        ("TIMED_OUT", true),
+        ("ABORTED", true),
+        ("RUNNING", false),
+        ("SUCCEEDED", false),
+    ] {
+        let event = json!({
+            "source": "aws.states", "detail-type": "Step Functions Execution Status Change",
+            "detail": {"stateMachineArn": "arn:aws:states:eu-west-1:123456789012:stateMachine:m", "status": status, "input": "{}"},
+        });
+        let told = of(&event.to_string(), &[]).payload;
+        assert_eq!(told != Payload::NotFailed, failed, "{status}");
+    }
+}
+
+#[test]
+fn a_failure_record_that_a_topic_passed_on_is_a_failure_record() {
+    let record = json!({
+        "requestContext": {"requestId": ID, "functionArn": INGEST, "condition": "RetriesExhausted"},
+        "requestPayload": {"order": 7},
+    });
+    let body = json!({
+        "Type": "Notification", "TopicArn": "arn:aws:sns:eu-west-1:123456789012:failures", "Message": record.to_string(),
+    });
+    let told = of(&body.to_string(), &[]);
+    assert_eq!(
+        (told.kind, told.names[0].as_str()),
+        (Kind::FailureRecord, INGEST)
+    );
+    assert_eq!(told.payload, Payload::Inside(r#"{"order":7}"#.into()));
 }
