@@ -112,7 +112,7 @@ async fn a_version_that_was_deleted_or_has_the_bad_code_is_no_way_back() -> Resu
         is(
             &report,
             "Escalated",
-            "version 2 has the same code, version 1 was deleted",
+            "version 2 has the same code and configuration, version 1 was deleted",
         )?;
         assert_eq!(guarded.pointing().await?, Pointing::alone("3"));
         assert!(proxy.calls("lambda:UpdateAlias").is_empty());
@@ -405,9 +405,9 @@ async fn provisioned_concurrency_is_waited_for() -> Result {
 #[tokio::test]
 async fn traffic_that_lambda_leaves_where_it_was_is_waited_for_and_then_tried() -> Result {
     scenario("leaving", async |world| {
-        let mut guarded = with_canary(world).await?;
-        guarded.set("smoke_test", json!({"payload": {}})).await?;
         let proxy = Proxy::start(&world.cloud).await?;
+        let mut guarded = promoted(world, &proxy).await?;
+        guarded.set("smoke_test", json!({"payload": {}})).await?;
         let status = |status: &str| {
             let config = json!({"RequestedProvisionedConcurrentExecutions": 5, "Status": status});
             Fault::Reply(Reply::success(200, config.to_string()))
@@ -419,7 +419,7 @@ async fn traffic_that_lambda_leaves_where_it_was_is_waited_for_and_then_tried() 
             "Name": "live",
             "FunctionVersion": "1",
             "RevisionId": "rev-leaving",
-            "RoutingConfig": {"AdditionalVersionWeights": {"2": 1.0}},
+            "RoutingConfig": {"AdditionalVersionWeights": {"3": 1.0}},
         });
         let leaving = Fault::Reply(Reply::success(200, leaving.to_string()));
         proxy.inject(Rule::new("lambda:GetAlias", leaving).from(2));
@@ -427,7 +427,7 @@ async fn traffic_that_lambda_leaves_where_it_was_is_waited_for_and_then_tried() 
         is(
             &report,
             "Pending",
-            "keeps 100 % of the traffic at version 2",
+            "keeps 100 % of the traffic at version 3",
         )?;
         assert_eq!(proxy.calls("lambda:Invoke").len(), 0);
         proxy.heal();

@@ -207,6 +207,17 @@ impl AliasRollback {
     ) -> (End<Never>, String) {
         let (from, to) = (plan.from, plan.to());
         let alone = format!("{} points to version {to} alone", action.alias);
+        let dropped = matches!(
+            plan.step,
+            Step::Point {
+                drops_weight: true,
+                ..
+            }
+        );
+        // Nothing is to be waited for, and the verification looks anyway.
+        if dropped && action.smoke_test.is_none() {
+            return (End::Finished, alone);
+        }
         let alias = match self.aws.alias(action.function(), action.name()).await {
             Ok(alias) => alias,
             Err(error) => {
@@ -223,13 +234,6 @@ impl AliasRollback {
         if alias.points_alone_to(to) {
             return (self.smoke_test(action, work).await, alone);
         }
-        let dropped = matches!(
-            plan.step,
-            Step::Point {
-                drops_weight: true,
-                ..
-            }
-        );
         let provisioned = self.aws.allocating(action).await;
         if !dropped && alias.is_leaving(from, to) && !matches!(provisioned, Ok(Provisioned::None)) {
             let share = alias.weights.get(&from).copied().unwrap_or_default() * 100.0;
