@@ -381,15 +381,19 @@ impl Driver {
         let value = match touch {
             HumanTouch::Value(value) => value.clone(),
             HumanTouch::Deploys => format!("v{}", version + 1),
-            HumanTouch::GoesBack if version > 1 => {
-                let mut inner = self.world.inner();
-                if let Some(thing) = inner.things.get_mut(resource) {
-                    thing.gone_back_from.insert(version);
-                }
-                format!("v{}", version - 1)
-            }
+            HumanTouch::GoesBack if version > 1 => format!("v{}", version - 1),
             HumanTouch::GoesBack => return,
         };
+        let to: u64 = value.trim_start_matches('v').parse().unwrap_or(0);
+        if let Some(thing) = self.world.inner().things.get_mut(resource) {
+            // What served since a human's last change, a rollback in between or not, and is above where this one goes.
+            let since = thing.past.iter().skip(thing.past_by_humans);
+            let served = since.filter_map(|(_, value)| value.trim_start_matches('v').parse().ok());
+            let left: Vec<u64> = served.filter(|served| *served > to).collect();
+            thing.gone_back_from.extend(left);
+            thing.past_by_humans = thing.past.len();
+        }
+
         self.world
             .tell(|| format!("a human makes {resource} {value}"));
         let _ = self.world.change(resource, None, &value, 0);

@@ -270,14 +270,23 @@ fn memory(inner: &Inner, target: &Target, found: &mut Found) {
 
 fn one_action(inner: &Inner, found: &mut Found) {
     let mut acts: BTreeMap<(&str, &str), u32> = BTreeMap::new();
+    let mut restored: BTreeMap<(&str, &str), u32> = BTreeMap::new();
     for effect in &inner.effects {
+        // What is put in place again may be taken back again.
+        if effect.reverts {
+            *restored
+                .entry((&effect.run_id, &effect.resource))
+                .or_default() += 1;
+            continue;
+        }
+        restored.retain(|(_, resource), _| *resource != effect.resource);
         // Each message of a replay is an effect of its own.
         if effect.remediation == "toy-replay" {
             continue;
         }
         *acts.entry((&effect.run_id, &effect.resource)).or_default() += 1;
     }
-    for ((run_id, resource), times) in acts {
+    for ((run_id, resource), times) in acts.into_iter().chain(restored) {
         if times > 1 {
             found.push((
                 Invariant::OneAction,

@@ -132,7 +132,7 @@ impl Store for Door {
     }
 
     async fn transact(&self, writes: &[Write], token: &str) -> Result<Transacted, AwsError> {
-        self.world.asks(writes);
+        self.world.asks(self.invocation(), writes);
         let invocation = self.invocation();
         if self.world.lands_later(invocation) {
             // Whoever asks gives up; the table is still at it.

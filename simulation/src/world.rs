@@ -53,6 +53,8 @@ pub struct Thing {
     pub counted: BTreeSet<u32>,
     /// Versions that a human went back from.
     pub gone_back_from: BTreeSet<u64>,
+    /// How much of the past lies before a human's last change.
+    pub past_by_humans: usize,
 }
 
 /// Something that a run changed.
@@ -180,8 +182,8 @@ pub struct Inner {
     pub rough: bool,
     playing: BTreeMap<u64, Playing>,
     invocations: u64,
-    /// When each lease was asked for, by resource and token.
-    claims: BTreeMap<(String, u64), Instant>,
+    /// When each lease was asked for, by resource, token and invocation.
+    claims: BTreeMap<(String, u64, u64), Instant>,
     /// Alarms that an invocation, when it last looked, saw in ALARM.
     seen: BTreeSet<(u64, String)>,
     /// Kill switches.
@@ -500,8 +502,8 @@ impl World {
         }
     }
 
-    /// Notes when a lease was asked for.
-    pub fn asks(&self, writes: &[Write]) {
+    /// Notes when an invocation asked for a lease first.
+    pub fn asks(&self, invocation: u64, writes: &[Write]) {
         let now = Instant::now();
         let mut inner = self.inner();
         for write in writes {
@@ -512,7 +514,8 @@ impl World {
                 && let Some(lease) = parsed::<Lease>(item)
             {
                 let resource = write.key.pk.trim_start_matches("target#").to_owned();
-                inner.claims.entry((resource, lease.token)).or_insert(now);
+                let claim = (resource, lease.token, invocation);
+                inner.claims.entry(claim).or_insert(now);
             }
         }
     }
@@ -557,7 +560,8 @@ impl World {
                 format!("{run_id} changes {resource}, and the ledger holds no snapshot"),
             ));
         }
-        let asked = inner.claims.get(&(resource.clone(), token))?;
+        let claim = (resource.clone(), token, effect.invocation);
+        let asked = inner.claims.get(&claim)?;
         if effect.reverts
             && let Some(stands) = standing_of(&inner, effect)
             && let Some(early) = self.early(&inner, &stands, (*asked, effect))
@@ -677,6 +681,7 @@ impl World {
             delivered: BTreeMap::new(),
             counted: BTreeSet::new(),
             gone_back_from: BTreeSet::new(),
+            past_by_humans: 0,
         };
         self.inner().things.insert(resource.to_owned(), thing);
     }
