@@ -467,11 +467,6 @@ fn chosen<'a>(observed: &'a Observed, policy: &Cache) -> Result<Vec<&'a ApiMetho
     }
     for (method, vouched) in &all {
         let name = format!("{} {}", method.method, method.path);
-        if let Some(integration) = method.passes_all.as_ref().filter(|_| !vouched) {
-            return Err(format!(
-                "{name} cannot be cached: its integration is {integration}, which passes on the whole request, so that one client may be served another's answer; if the backend answers every client alike, vouch for that with answers_all_clients_alike"
-            ));
-        }
         if !method.shares_cache_with.is_empty() {
             return Err(format!(
                 "{name} cannot be cached: its cache namespace is also that of {}, so that one would be served the other's answers; give its integration a cacheNamespace of its own",
@@ -491,6 +486,11 @@ fn chosen<'a>(observed: &'a Observed, policy: &Cache) -> Result<Vec<&'a ApiMetho
             return Err(format!(
                 "{name} cannot be cached: its cache key lacks {}, so that one client would be served another's answer; add it to the cache key parameters and deploy the API",
                 missing.join(", ")
+            ));
+        }
+        if let Some(integration) = method.passes_all.as_ref().filter(|_| !vouched) {
+            return Err(format!(
+                "{name} cannot be cached: its integration is {integration}, which passes on the whole request, so that one client may be served another's answer; if the backend answers every client alike, vouch for that with answers_all_clients_alike"
             ));
         }
     }
