@@ -234,7 +234,9 @@ async fn stale_recovered_and_silent_alarms_are_left_alone() -> Result {
             rule_of(&ended)?,
             (json!("Skipped"), json!("alarm_actions_disabled"))
         );
-        assert_eq!(world.waiting().await?, []);
+        // Enabling them changes no state of the alarm: the schedule looks for that.
+        let waits: Vec<_> = world.waiting().await?.iter().map(|it| it.rule).collect();
+        assert_eq!(waits, [shared::outcome::Rule::AlarmActionsDisabled]);
         untouched(&case, &proxy).await
     })
     .await
