@@ -13,7 +13,7 @@ use crate::guard::{self, Grounds, LiveAlarm, Occasion, Question, Verdict};
 use crate::ledger::items::{Engaged, Facts};
 use crate::outcome::{Outcome, Rule, StepName};
 use crate::remediation::{
-    Failure as _, Learning as _, Planned, PlannedBy, Remediation, Verified, value,
+    Failure, Learning as _, Planned, PlannedBy, Remediation, Verified, value,
 };
 use crate::runtime::alarms::Live;
 use crate::runtime::engine::Runtime;
@@ -27,7 +27,7 @@ use crate::runtime::steps::Steps;
 const UNDECIDED_FOR: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
 
 /// How often a look at what was done is tried again.
-pub(super) const READ_BACKS: u32 = 3;
+const READ_BACKS: u32 = 3;
 
 /// What was read for one decision.
 struct Read<R: Remediation> {
@@ -248,24 +248,11 @@ impl<R: Remediation> Runtime<R> {
         plan: &R::Plan,
         evidence: Option<&R::Evidence>,
     ) -> Verified {
-        let mut attempt = 0;
-        loop {
-            match self.remediation.verify(plan, evidence).await {
-                Ok(verified) => return verified,
-                // A look that fails for a moment must not make an outage of a cure.
-                Err(error) if error.is_transient() && attempt < READ_BACKS => {
-                    tracing::warn!(%error, "reading back again");
-                    tokio::time::sleep(backoff::pause(attempt + 3, "read back")).await;
-                    attempt += 1;
-                }
-                Err(error) => {
-                    return Verified {
-                        holds: false,
-                        summary: format!("what was done could not be read back: {error}"),
-                    };
-                }
-            }
-        }
+        let looked = patiently("read back", || self.remediation.verify(plan, evidence)).await;
+        looked.unwrap_or_else(|error| Verified {
+            holds: false,
+            summary: format!("what was done could not be read back: {error}"),
+        })
     }
 
     /// A target that takes its time is looked at, unless what the run put in place is not there any more.
@@ -489,6 +476,25 @@ impl<R: Remediation> Runtime<R> {
                 };
                 self.refuse(run, facts, refusing).await
             }
+        }
+    }
+}
+
+/// Looks, and again after a pause: a look that fails for a moment must not make an outage of a cure.
+pub(super) async fn patiently<E, F>(seed: &str, look: impl Fn() -> F) -> Result<Verified, E>
+where
+    E: Failure,
+    F: Future<Output = Result<Verified, E>>,
+{
+    let mut attempt = 0;
+    loop {
+        match look().await {
+            Err(error) if error.is_transient() && attempt < READ_BACKS => {
+                tracing::warn!(%error, "reading back again");
+                tokio::time::sleep(backoff::pause(attempt + 3, seed)).await;
+                attempt += 1;
+            }
+            looked => return looked,
         }
     }
 }

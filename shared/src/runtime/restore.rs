@@ -12,7 +12,7 @@ use crate::outcome::{Outcome, Report, StepName};
 use crate::remediation::{Failure as _, Remediation, Reversal, Reverted, Verified, value};
 use crate::runtime::claim::{Claimed, Claiming};
 use crate::runtime::conclude::unwritten;
-use crate::runtime::decide::READ_BACKS;
+use crate::runtime::decide::patiently;
 use crate::runtime::engine::Runtime;
 use crate::runtime::job::{Run, Told};
 use crate::runtime::plan::in_place;
@@ -91,18 +91,10 @@ impl<R: Remediation> Runtime<R> {
                 Ok(reverted) => break reverted,
             }
         };
-        let mut attempt = 0;
-        let verified = loop {
-            let verified =
-                <R::Reversal as Reversal<R>>::reverted(&self.remediation, &found, action).await;
-            match verified {
-                Err(error) if error.is_transient() && attempt < READ_BACKS => {
-                    tokio::time::sleep(backoff::pause(attempt + 3, &permit.run_id)).await;
-                    attempt += 1;
-                }
-                verified => break verified,
-            }
-        };
+        let verified = patiently(&permit.run_id, || {
+            <R::Reversal as Reversal<R>>::reverted(&self.remediation, &found, action)
+        })
+        .await;
         match verified {
             Ok(verified) => Restored::of(&reverted, &verified),
             Err(error) => Restored::failed(
