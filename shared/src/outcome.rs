@@ -189,8 +189,6 @@ pub enum Rule {
     OtherAlarm,
     /// What was asked for did not come about in time.
     NotSettled,
-    /// The work does not fit in the rounds that the policy allows.
-    RoundsUsedUp,
     /// A newer change of the alarm is known.
     Superseded,
     /// It is too early to tell.

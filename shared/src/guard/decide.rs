@@ -189,6 +189,7 @@ fn begin(question: &Question<'_>) -> Result<Grounds, Verdict> {
             begun: None,
             progress: None,
             settling: false,
+            recovered: is_recovered(question),
             too_late: None,
         });
     };
@@ -245,6 +246,7 @@ fn resumed(question: &Question<'_>, record: &Record, round: u32, attempt: u32) -
         begun: record.plan.clone(),
         progress: record.progress.clone(),
         settling: record.status == Status::Settling,
+        recovered: is_recovered(question),
         too_late,
     }
 }
@@ -284,6 +286,17 @@ fn come_again(record: &Record, heard_at: Option<DateTime<Utc>>, now: DateTime<Ut
     Refusal::passing(outcome, record.claimed_until + LOOK_AFTER)
 }
 
+fn is_recovered(question: &Question<'_>) -> bool {
+    question.live.state() == Some(State::Ok)
+}
+
+/// Whether the run is one that the alarm's return to OK does not end: it was begun, or held back for a while.
+fn outlasts(question: &Question<'_>) -> bool {
+    let Question { facts, event, .. } = *question;
+    question.outlasts_alarm
+        && (facts.record.is_some() || waiting(facts, event.changed_at).is_some())
+}
+
 /// Why nothing may be begun that the policy does not name any more.
 fn unlisted(question: &Question<'_>) -> Option<Refusal> {
     (!question.listed && question.event.state == State::Alarm).then(|| {
@@ -318,6 +331,7 @@ fn stale(question: &Question<'_>) -> Option<Refusal> {
         ));
     }
     if let Some(latest) = facts.alarm.latest
+        && !outlasts(question)
         && latest.at > event.changed_at
         && !(latest.state == State::Alarm && same(latest.at, event.changed_at))
     {
@@ -401,6 +415,7 @@ fn not_in_alarm(question: &Question<'_>) -> Option<Refusal> {
             Rule::AlarmRecovered,
             "the alarm does not exist any more".to_owned(),
         )),
+        LiveAlarm::Found { state, .. } if state != State::Alarm && outlasts(question) => None,
         LiveAlarm::Found { state, .. } if state != State::Alarm => Some(skip(
             Rule::AlarmRecovered,
             format!("the alarm, read again, is in {}", state.as_str()),

@@ -250,6 +250,8 @@ pub(crate) struct Refused<'a> {
     pub(crate) ok_since: Option<DateTime<Utc>>,
     /// Whether the run was asked for its plan only, and may leave no trace but its line.
     pub(crate) dry_run: bool,
+    /// Whether what waits is still to be done when the alarm is back at OK.
+    pub(crate) outlasts_alarm: bool,
 }
 
 /// After a run that changed nothing on the target.
@@ -348,6 +350,7 @@ fn waits(
     let before = facts.waiting.as_ref();
     let (Some((rule, look_at)), Some(report)) = (refused.waits, refused.report) else {
         return match event.state {
+            State::Ok if refused.outlasts_alarm => before.cloned(),
             State::Alarm | State::Ok => still_waiting(before, event),
             State::InsufficientData => before.cloned(),
         };

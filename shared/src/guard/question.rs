@@ -86,6 +86,8 @@ pub struct Question<'a> {
     pub occasion: Occasion,
     /// Whether the policy lets the alarm act on the target, as far as it is known.
     pub listed: bool,
+    /// Whether what was begun, or refused for a reason that passes, is still to be done when the alarm is back at OK.
+    pub outlasts_alarm: bool,
     /// Now.
     pub now: DateTime<Utc>,
 }
@@ -157,6 +159,8 @@ pub struct Grounds {
     pub progress: Option<Value>,
     /// Whether all calls were made, and it remains to see whether the target has settled.
     pub settling: bool,
+    /// Whether the alarm, read again, is back at OK.
+    pub recovered: bool,
     /// Why nothing may be begun any more, although the attempt before may have carried its plan out.
     pub too_late: Option<Box<Refusal>>,
 }

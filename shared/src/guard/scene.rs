@@ -63,6 +63,7 @@ pub(crate) fn grounds() -> Grounds {
         begun: None,
         progress: None,
         settling: false,
+        recovered: false,
         too_late: None,
     }
 }

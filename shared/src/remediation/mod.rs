@@ -61,6 +61,8 @@ pub struct Moment<'a, R: Remediation> {
     pub now: DateTime<Utc>,
     /// Whether an earlier round or attempt of the same run has already begun the work.
     pub resuming: bool,
+    /// Whether the alarm, read again, is back at OK.
+    pub recovered: bool,
     /// The event that asks for the plan.
     pub event: &'a AlarmEvent,
     /// The incident that the run belongs to.
@@ -145,6 +147,15 @@ pub enum End<P> {
     Finished,
     /// There is more to do than this round had time for. The next one starts from this progress.
     Unfinished(P),
+    /// There is more to do, and now is not the time for it. The schedule begins the next round.
+    Resting {
+        /// What it waits for, in one sentence.
+        reason: String,
+        /// When to go on.
+        until: DateTime<Utc>,
+        /// What the next round starts from.
+        progress: P,
+    },
     /// All calls were made, and the target takes its time. `verify` tells when it is done.
     Settling {
         /// What is still to come, in one sentence.
@@ -259,6 +270,10 @@ pub trait Remediation: Sized + Send + Sync + 'static {
     /// Fields of its plan that only say at which moment the target was seen. What differs in them alone is the plan that
     /// a human has approved.
     const MOMENTARY: &'static [&'static str] = &[];
+    /// Whether what an alarm asked for is still to be done once the alarm is back at OK, such as bringing back what
+    /// failed meanwhile. The schedule does then what was begun, or refused for a reason that passes, for as long as it
+    /// takes up what waits.
+    const OUTLASTS_ALARM: bool = false;
     /// Its part of the policy.
     type Action: policy::Action;
     /// What it observes. Kept with each decision.
@@ -435,7 +450,7 @@ pub trait Rounds<R: Remediation>: 'static {
     /// What a round leaves for the next.
     type Progress: Serialize + DeserializeOwned + Send + Sync;
 
-    /// How many rounds a run may take.
+    /// How many rounds a run may take in a row; the schedule begins the next row.
     fn at_most(action: &R::Action) -> u32;
 
     /// What later runs have to remember of a run that ends without another word, from what it had saved, if it had

@@ -403,7 +403,7 @@ fn course<R: Remediation>(run: &Run<'_, R>, permit: &Permit) -> Course {
     let round = record.map_or(1, |record| record.round);
     Course {
         round,
-        rounds: R::Rounds::at_most(&run.target.action),
+        in_a_row: R::Rounds::at_most(&run.target.action),
         step: run.is_a_step().then(|| {
             let carry_on = run.continuation(Some(round + 1));
             (carry_on, run.continuation(None))

@@ -59,7 +59,7 @@ impl<R: Remediation> Runtime<R> {
             ..Told::new(report)
         };
         match judged.progress {
-            Some(progress) if judged.status == Status::Continuing && !run.is_a_step() => {
+            Some(progress) if judged.carries_on => {
                 self.carry_on(run, permit, &progress, told).await
             }
             _ => told,

@@ -66,6 +66,7 @@ impl<R: Remediation> Runtime<R> {
             round: run.round,
             occasion: run.occasion,
             listed: run.may_act(),
+            outlasts_alarm: R::OUTLASTS_ALARM,
             now,
         });
         let grounds = match verdict {

@@ -19,6 +19,8 @@ pub(super) struct Judged<P> {
     pub(super) status: Status,
     /// By when the next round has begun.
     pub(super) continues_by: Option<DateTime<Utc>>,
+    /// Whether the function asks for the next round itself; the schedule begins it otherwise.
+    pub(super) carries_on: bool,
     /// What the next round or attempt starts from.
     pub(super) progress: Option<P>,
     /// Whether the state to go back to, which the claim took, is not needed.
@@ -29,8 +31,9 @@ pub(super) struct Judged<P> {
 pub(super) struct Course {
     /// The round that has ended.
     pub(super) round: u32,
-    /// The last one that is allowed.
-    pub(super) rounds: u32,
+    /// How many the function asks for in a row. Lambda stops a function that calls itself again and again (AWS Lambda
+    /// Developer Guide, "Use Lambda recursive loop detection"); the schedule begins another row.
+    pub(super) in_a_row: u32,
     /// The inputs with which a playbook carries on, and with which it looks again; `None` where the function carries
     /// on by itself.
     pub(super) step: Option<(Value, Value)>,
@@ -48,6 +51,7 @@ pub(super) fn judge<P>(
         outcome,
         status,
         continues_by: None,
+        carries_on: false,
         progress: None,
         spare_snapshot: false,
     };
@@ -93,33 +97,51 @@ pub(super) fn judge<P>(
             },
             Status::Completed,
         ),
-        End::Unfinished(_) if course.round >= course.rounds => escalated(
-            Rule::RoundsUsedUp,
-            format!(
-                "{summary}; the work goes beyond the {} rounds that the policy allows: raise max_rounds, or start it again by hand",
-                course.rounds
-            ),
-        ),
-        End::Unfinished(progress) => {
-            let by_itself = course.step.is_none();
-            let wait = if by_itself { NEXT_ROUND } else { NEXT_STEP };
-            let pause = if by_itself {
-                NEXT_ROUND
-            } else {
-                TimeDelta::zero()
-            };
-            Judged {
-                outcome: Outcome::Pending {
-                    reason: format!("{summary}; round {} carries on", course.round + 1),
-                    check_again_at: now + pause,
-                    continuation: course.step.map(|(carry_on, _)| carry_on),
-                },
-                status: Status::Continuing,
-                continues_by: Some(now + wait),
-                progress: Some(progress),
-                spare_snapshot: false,
-            }
-        }
+        End::Resting {
+            reason,
+            until,
+            progress,
+        } => Judged {
+            outcome: Outcome::Pending {
+                reason: format!("{summary}; {reason}"),
+                check_again_at: until,
+                continuation: course.step.map(|(carry_on, _)| carry_on),
+            },
+            status: Status::Continuing,
+            continues_by: Some(until),
+            carries_on: false,
+            progress: Some(progress),
+            spare_snapshot: false,
+        },
+        End::Unfinished(progress) => unfinished(progress, summary, course, now),
+    }
+}
+
+/// The next round is asked for, by the function itself, a playbook, or, at the end of a row, the schedule.
+fn unfinished<P>(progress: P, summary: &str, course: Course, now: DateTime<Utc>) -> Judged<P> {
+    let by_itself = course.step.is_none();
+    let carries_on = by_itself && !course.round.is_multiple_of(course.in_a_row.max(1));
+    let next = course.round + 1;
+    let (reason, look_at, wait) = if carries_on {
+        (format!("round {next} carries on"), NEXT_ROUND, NEXT_ROUND)
+    } else if by_itself {
+        let reason = format!("the schedule begins round {next}");
+        (reason, TimeDelta::zero(), TimeDelta::zero())
+    } else {
+        let reason = format!("round {next} carries on");
+        (reason, TimeDelta::zero(), NEXT_STEP)
+    };
+    Judged {
+        outcome: Outcome::Pending {
+            reason: format!("{summary}; {reason}"),
+            check_again_at: now + look_at,
+            continuation: course.step.map(|(carry_on, _)| carry_on),
+        },
+        status: Status::Continuing,
+        continues_by: Some(now + wait),
+        carries_on,
+        progress: Some(progress),
+        spare_snapshot: false,
     }
 }
 
@@ -136,7 +158,7 @@ mod tests {
         });
         let course = Course {
             round,
-            rounds: 3,
+            in_a_row: 3,
             step: step.then(|| (json!("carry on"), json!("look again"))),
         };
         let now = DateTime::UNIX_EPOCH;
@@ -159,6 +181,11 @@ mod tests {
         let escalated = || End::Escalated {
             rule: Rule::BlastCap,
             reason: reason(),
+        };
+        let resting = || End::Resting {
+            reason: reason(),
+            until: at + TimeDelta::seconds(50),
+            progress: 4,
         };
         let cases = [
             (
@@ -206,13 +233,7 @@ mod tests {
                 Overall::Pending,
                 Status::Continuing,
             ),
-            (
-                End::Unfinished(4),
-                None,
-                3,
-                Overall::Escalated,
-                Status::Completed,
-            ),
+            (resting(), None, 1, Overall::Pending, Status::Continuing),
         ];
         for (at, (end, holds, round, kind, status)) in cases.into_iter().enumerate() {
             let found = judged(end, holds, round, false);
@@ -224,6 +245,31 @@ mod tests {
         }
         assert_eq!(judged(failed(Some(4)), None, 1, false).progress, Some(4));
         assert_eq!(judged(End::Unfinished(4), None, 1, false).progress, Some(4));
+        let rests = judged(resting(), None, 1, false);
+        assert_eq!(
+            (rests.progress, rests.carries_on, rests.continues_by),
+            (Some(4), false, Some(at + TimeDelta::seconds(50)))
+        );
+    }
+
+    #[test]
+    fn the_schedule_begins_another_row_of_rounds() {
+        let at = DateTime::UNIX_EPOCH;
+        for (round, step, carries_on, by) in [
+            (1, false, true, at + NEXT_ROUND),
+            (3, false, false, at),
+            (4, false, true, at + NEXT_ROUND),
+            (6, false, false, at),
+            (3, true, false, at + NEXT_STEP),
+        ] {
+            let found = judged(End::Unfinished(4), None, round, step);
+            assert_eq!(found.status, Status::Continuing, "{round}");
+            assert_eq!(
+                (found.carries_on, found.continues_by, found.progress),
+                (carries_on, Some(by), Some(4)),
+                "{round}, {step}"
+            );
+        }
     }
 
     #[test]

@@ -59,6 +59,7 @@ pub(super) fn plan<R: Remediation>(
     let in_place = in_place::<R>(facts)?;
     let moment = Moment {
         now,
+        recovered: grounds.recovered,
         resuming: conflict || grounds.round > 1 || grounds.attempt > 1,
         event: run.place.event,
         incident_id,

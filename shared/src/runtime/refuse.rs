@@ -144,6 +144,7 @@ impl<R: Remediation> Runtime<R> {
             // A rehearsed event says nothing of the alarm.
             tells: !restores && !run.place.event.dry_run,
             dry_run: run.dry_run,
+            outlasts_alarm: R::OUTLASTS_ALARM,
         };
         let after = next::refused(facts, &run.place, &refused, now);
         let again = run.occasion != Occasion::Delivered

@@ -96,6 +96,7 @@ impl<R: Remediation> Runtime<R> {
             outcome,
             status: Status::Completed,
             continues_by: None,
+            carries_on: false,
             progress: None,
             spare_snapshot: false,
         };

@@ -221,6 +221,15 @@ impl<R: Remediation> Runtime<R> {
                 self.learn(&tended.target, &facts).await;
             }
         }
+        for waiting in tended.waiting.iter().filter(|_| acts) {
+            if R::OUTLASTS_ALARM && outlasts(waiting, &look.live, self.suite.clock.now()) {
+                let transition = items::transition(&waiting.event);
+                reports.extend(
+                    self.on_behalf(look, tended, &waiting.event, transition)
+                        .await,
+                );
+            }
+        }
         for (arn, live) in in_alarm.into_iter().filter(|_| acts) {
             let Some(event) = change(arn, live, &tended.waiting, look.told.get(arn)) else {
                 continue;
@@ -323,7 +332,10 @@ impl<R: Remediation> Runtime<R> {
         let over = match state {
             // Nothing is known of the alarm.
             None => false,
-            Some(state) => state != Some(State::Alarm) || !tended.listed,
+            Some(state) => {
+                let stays = state.is_some() && R::OUTLASTS_ALARM;
+                (state != Some(State::Alarm) && !stays) || !tended.listed
+            }
         };
         if !over {
             return;
@@ -428,6 +440,7 @@ impl<R: Remediation> Runtime<R> {
             round: None,
             occasion: Occasion::Due,
             listed: run.may_act(),
+            outlasts_alarm: R::OUTLASTS_ALARM,
             now: self.suite.clock.now(),
         });
         matches!(verdict, Verdict::Leave)
@@ -469,6 +482,12 @@ impl<R: Remediation> Runtime<R> {
             }
         }
     }
+}
+
+/// Whether what waits is due although its alarm has left ALARM.
+fn outlasts(waiting: &Waiting, live: &Live, now: DateTime<Utc>) -> bool {
+    let state = live.get(&waiting.event.alarm_arn).map(|live| live.state());
+    state.flatten().is_some_and(|state| state != State::Alarm) && waiting.look_at <= now
 }
 
 /// The change that brought an alarm into ALARM, as its event told it or, where that was lost, as the alarm does; `None`

@@ -127,6 +127,7 @@ impl Case {
             round: self.round,
             occasion: self.occasion,
             listed: true,
+            outlasts_alarm: false,
             now: at(now),
         })
     }

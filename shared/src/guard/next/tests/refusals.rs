@@ -1,13 +1,16 @@
 //! What a run that changes nothing leaves: a wait, an answer, a closed record, or no trace at all.
 
-use crate::alarm::State;
-use crate::guard::next::{Refused, finished, refused};
+use crate::alarm::{AlarmEvent, State};
+use crate::guard::decide::decide;
+use crate::guard::next::{End, Refused, finished, refused};
+use crate::guard::question::{LiveAlarm, Occasion, Question, Verdict};
 use crate::guard::scene::{
     Claiming, applied, arn, at, claimed, end, event, lasting, memory, passing, place, report,
     settling, skipped, snapshot,
 };
 use crate::ledger::items::{Facts, OpenBreaker, Record, Status};
 use crate::outcome::{Outcome, Report, Rule};
+use crate::policy::Limits;
 
 fn breaker() -> OpenBreaker {
     OpenBreaker {
@@ -345,5 +348,93 @@ fn a_duplicate_neither_ends_nor_answers_the_run_that_it_belongs_to() {
         let before = begun(|record| record.status = status);
         let facts = refused(&before, &asks, &lasting(&why), at(20));
         assert_eq!(facts, before, "{status:?}");
+    }
+}
+
+/// What the guard says at the schedule's look at an alarm that is back at OK.
+fn after_recovery(facts: &Facts, event: &AlarmEvent, outlasts_alarm: bool, now: i64) -> Verdict {
+    decide(&Question {
+        event,
+        live: LiveAlarm::Found {
+            state: State::Ok,
+            actions_enabled: true,
+            since: Some(at(100)),
+        },
+        facts,
+        switch: None,
+        limits: &Limits::default(),
+        target: "orders",
+        request_id: "req-9",
+        run_id: &place(event, "req-9").run_id(),
+        round: None,
+        occasion: Occasion::Due,
+        listed: true,
+        outlasts_alarm,
+        now: at(now),
+    })
+}
+
+#[test]
+fn what_outlasts_its_alarm_waits_through_the_recovery_and_is_taken_up_after_it() {
+    let event = event("High", State::Alarm, 0);
+    let asks = place(&event, "req-1");
+    let why = skipped(Rule::Undecided);
+    let waits = refused(
+        &Facts::default(),
+        &asks,
+        &passing(&why, Rule::Undecided, 60),
+        at(10),
+    );
+    let ok = crate::guard::scene::event("High", State::Ok, 100);
+    let over = report(Outcome::AlreadyInPlace {
+        reason: "the alarm is back to OK".to_owned(),
+    });
+    let recovered = |outlasts_alarm| {
+        let told = Refused {
+            outlasts_alarm,
+            ..lasting(&over)
+        };
+        refused(&waits, &place(&ok, "req-2"), &told, at(101))
+    };
+    assert_eq!(recovered(false).waiting, None);
+    let facts = recovered(true);
+    assert_eq!(facts.waiting, waits.waiting);
+    assert!(!facts.alarm.open);
+
+    let Verdict::Proceed(grounds) = after_recovery(&facts, &event, true, 400) else {
+        panic!("{:?}", after_recovery(&facts, &event, true, 400));
+    };
+    assert!(grounds.recovered && grounds.too_late.is_none());
+    let rule = |verdict| match verdict {
+        Verdict::Refuse(refusal) => refusal.outcome.rule(),
+        other => panic!("{other:?}"),
+    };
+    let superseded = after_recovery(&facts, &event, false, 400);
+    assert_eq!(rule(superseded), Some(Rule::Superseded));
+    let a_day_later = after_recovery(&facts, &event, true, 90_000);
+    assert_eq!(rule(a_day_later), Some(Rule::StaleEvent));
+}
+
+#[test]
+fn what_was_begun_goes_on_after_the_recovery_where_it_outlasts_its_alarm() {
+    let event = event("High", State::Alarm, 0);
+    let asks = place(&event, "req-1");
+    let claimed = claimed(&Facts::default(), &asks, &Claiming::default(), 10);
+    let rests = report(Outcome::Pending {
+        reason: "it rests".to_owned(),
+        check_again_at: at(60),
+        continuation: None,
+    });
+    let resting = End {
+        continues_by: Some(at(60)),
+        ..end(Status::Continuing, &rests)
+    };
+    let facts = finished(&claimed, &event, &resting, at(20));
+    for (outlasts_alarm, goes_on) in [(true, true), (false, false)] {
+        let Verdict::Proceed(grounds) = after_recovery(&facts, &event, outlasts_alarm, 400) else {
+            panic!("it does not go on");
+        };
+        assert_eq!((grounds.round, grounds.attempt), (2, 1));
+        assert_eq!(grounds.too_late.is_none(), goes_on);
     }
 }

@@ -253,6 +253,7 @@ fn next_alarm(facts: &Facts, limits: &Limits, second: i64) -> Verdict {
         round: None,
         occasion: Occasion::Delivered,
         listed: true,
+        outlasts_alarm: false,
         now: at(second + 1),
     })
 }
@@ -344,6 +345,7 @@ fn acting_and_taking_back_in_turn_opens_the_breaker() {
             round: None,
             occasion: Occasion::Restoring,
             listed: true,
+            outlasts_alarm: false,
             now: at(second + 690),
         });
         let Verdict::Proceed(grounds) = grounds else {
