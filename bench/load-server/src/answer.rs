@@ -6,15 +6,24 @@ use serde_json::json;
 
 /// An answer to be written to the client.
 #[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) content_type: &'static str,
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// What the body is.
+    pub content_type: &'static str,
     /// Headers besides.
-    pub(crate) headers: BTreeMap<String, String>,
-    pub(crate) body: Vec<u8>,
+    pub headers: BTreeMap<String, String>,
+    /// The body.
+    pub body: Vec<u8>,
 }
 
 impl Answer {
+    /// The answer to what cannot even be read.
+    #[must_use]
+    pub fn unknown() -> Self {
+        Refusal::unknown().into_answer()
+    }
+
     /// The form of SQS and `DynamoDB`.
     pub(crate) fn json_1_0(body: String) -> Self {
         Self {

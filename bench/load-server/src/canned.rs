@@ -44,11 +44,15 @@ fn ok() -> u16 {
 
 /// A request, as far as it tells which answer it gets.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Asked<'a> {
-    pub(crate) method: &'a str,
-    pub(crate) path: &'a str,
-    pub(crate) query: &'a str,
-    pub(crate) body: &'a [u8],
+pub struct Asked<'a> {
+    /// The HTTP method.
+    pub method: &'a str,
+    /// The path.
+    pub path: &'a str,
+    /// The query, without its question mark.
+    pub query: &'a str,
+    /// The body.
+    pub body: &'a [u8],
 }
 
 impl Canned {

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::arrivals::{Account, Arrivals};
 use crate::canned::{Asked, Canned};
+use crate::destination::Destination;
 use crate::messages::{self, Message};
 use crate::queue::SourceQueue;
 
@@ -32,6 +33,9 @@ pub(crate) struct Setup {
     /// The queue that every message must reach.
     #[serde(default)]
     pub(crate) destination_arn: String,
+    /// How many messages a second the destination's consumer takes; it keeps up with everything unless this says so.
+    #[serde(default)]
+    pub(crate) consumed_per_second: Option<f64>,
     /// The document that the policy parameter holds.
     pub(crate) policy: String,
     /// The alarm that `DescribeAlarms` reports as being in `ALARM`.
@@ -86,6 +90,7 @@ pub(crate) struct Scenario {
     /// Wakes receivers that wait when a message came back or the last one left.
     pub(crate) changed: Notify,
     arrivals: Mutex<Arrivals>,
+    destination: Mutex<Destination>,
     tallies: Mutex<Tallies>,
 }
 
@@ -103,6 +108,10 @@ struct Tallies {
 pub(crate) struct Report {
     #[serde(flatten)]
     account: Account,
+    /// Messages that the destination holds.
+    backlog: u64,
+    /// The most that it held.
+    peak_backlog: u64,
     /// Calls per `service.operation`.
     calls: BTreeMap<String, u64>,
     /// Calls that this server does not know and refused.
@@ -116,6 +125,7 @@ impl Scenario {
         Self {
             queue: Mutex::new(SourceQueue::filled(setup.messages)),
             arrivals: Mutex::new(Arrivals::none(corpus.len())),
+            destination: Mutex::new(Destination::new(setup.consumed_per_second)),
             tallies: Mutex::default(),
             changed: Notify::new(),
             began: Instant::now(),
@@ -132,6 +142,11 @@ impl Scenario {
     /// What arrived at the destination.
     pub(crate) fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
         held(&self.arrivals)
+    }
+
+    /// What the destination holds.
+    pub(crate) fn destination(&self) -> MutexGuard<'_, Destination> {
+        held(&self.destination)
     }
 
     /// Notes messages sent to a queue other than the destination.
@@ -202,8 +217,14 @@ impl Scenario {
             let queue = self.queue();
             (queue.visible() + queue.in_flight()) as u64
         };
+        let (backlog, peak_backlog) = {
+            let mut destination = self.destination();
+            (destination.held(Instant::now()), destination.peak())
+        };
         let tallies = held(&self.tallies);
         Report {
+            backlog,
+            peak_backlog,
             account: self.arrivals().account(tallies.elsewhere, left),
             calls: tallies.calls.clone(),
             refused: tallies.refused.clone(),

@@ -235,6 +235,7 @@ fn send(scenario: &Scenario, batch: &Batch<'_, SendEntry<'_>>) -> Result<Answer,
     }
     json.push_str(r#"],"Failed":[]}"#);
     if to_destination {
+        scenario.destination().arrive(arrived.len(), Instant::now());
         let mut arrivals = scenario.arrivals();
         for message in arrived {
             arrivals.note(message);
@@ -298,10 +299,11 @@ fn settle(
 fn attributes(scenario: &Scenario, call: &ForQueue<'_>) -> Result<Answer, Refusal> {
     let setup = &scenario.setup;
     let is_source = is_queue(&call.queue_url, &setup.source_arn);
-    // A consumer that keeps up with everything is assumed behind the destination.
     let (visible, in_flight) = if is_source {
         let queue = scenario.queue();
-        (queue.visible(), queue.in_flight())
+        (queue.visible() as u64, queue.in_flight() as u64)
+    } else if is_queue(&call.queue_url, &setup.destination_arn) {
+        (scenario.destination().held(Instant::now()), 0)
     } else {
         (0, 0)
     };

@@ -129,6 +129,8 @@ fn decide_begun(
 ) -> PlannedBy<AliasRollback> {
     let event = event();
     let moment = Moment {
+        recovered: false,
+        progress: None,
         now: now(),
         resuming: begun.is_some(),
         event: &event,
@@ -343,6 +345,8 @@ fn a_version_that_another_hand_went_to_meanwhile_is_left() {
     let again = |observed: &Observed| {
         let event = event();
         let moment = Moment {
+            recovered: false,
+            progress: None,
             now: now(),
             resuming: false,
             event: &event,

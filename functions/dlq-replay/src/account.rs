@@ -27,6 +27,9 @@ pub struct Account {
     /// Messages to be delivered of which only a pointer to S3 was seen: neither schema nor filter looked into them.
     #[serde(default)]
     pub not_looked_into: u64,
+    /// Of the returned, those that the dead-letter queue drops within the hour.
+    #[serde(default)]
+    pub expire_within_an_hour: u64,
 }
 
 /// An account whose sums differ: a defect of this program, never of a queue.
@@ -55,6 +58,13 @@ impl Account {
     #[must_use]
     pub fn returned(&self) -> u64 {
         self.returned.values().sum()
+    }
+
+    /// How many messages left the dead-letter queue.
+    #[must_use]
+    pub fn removed(&self) -> u64 {
+        let delivered = self.replayed() + self.quarantined() + self.removed_after_earlier_delivery;
+        delivered.saturating_sub(self.delivered_but_not_removed)
     }
 
     /// Checks that received = replayed + quarantined + returned.
@@ -92,6 +102,13 @@ impl Account {
                 text,
                 "; {} point to payloads in S3 that were not looked into",
                 self.not_looked_into
+            );
+        }
+        if self.expire_within_an_hour > 0 {
+            let _ = write!(
+                text,
+                "; {} of the returned expire within the hour",
+                self.expire_within_an_hour
             );
         }
         text

@@ -14,13 +14,14 @@ use shared::aws_error::{AwsError, Kind};
 use shared::metric_data;
 use shared::remediation::Clearance;
 
+use crate::consumer::{Consumer, Mapping};
 use crate::error::ReplayError;
 use crate::message::InHand;
 use crate::plan::{Observed, Queue, Reached};
-use crate::policy::{Replay, is_fifo};
+use crate::policy::{Destination, Replay, is_fifo};
 
-/// How far back a consumer's errors are counted.
-const ERROR_WINDOW: TimeDelta = TimeDelta::minutes(5);
+/// How far back a consumer's failures are counted. Lambda and SQS give their metrics by the minute.
+const HEALTH_WINDOW: TimeDelta = TimeDelta::minutes(3);
 
 /// The clients of a replay.
 #[derive(Debug, Clone)]
@@ -69,26 +70,114 @@ impl Aws {
                 self.reach(&destination.arn).await
             },
         ));
-        let errors = futures_util::future::try_join_all(policy.destinations.iter().map(
-            |destination| async move {
-                match &destination.consumer_function {
-                    Some(function) => self.consumer_errors(function, now).await.map(Some),
-                    None => Ok(None),
-                }
-            },
-        ));
-        let (source, destinations, quarantine, consumer_errors) = tokio::try_join!(
+        let consumers = futures_util::future::try_join_all(
+            policy
+                .destinations
+                .iter()
+                .map(|destination| self.consumer(destination, now)),
+        );
+        let (source, destinations, quarantine, consumers) = tokio::try_join!(
             self.queue(&policy.source),
             destinations,
             self.reach(&policy.quarantine),
-            errors,
+            consumers,
         )?;
         Ok(Observed {
             source,
             destinations,
             quarantine,
-            consumer_errors,
+            consumers,
         })
+    }
+
+    /// Reads how a destination's consumer has fared; `None` where the policy names none.
+    pub async fn consumer(
+        &self,
+        destination: &Destination,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Consumer>, ReplayError> {
+        let Some(function) = &destination.consumer_function else {
+            return Ok(None);
+        };
+        let queue = (!destination.is_function()).then_some(&destination.arn);
+        let (counted, mappings) = tokio::try_join!(self.counted(function, queue, now), async {
+            match queue {
+                Some(queue) => self.mappings(function, queue).await,
+                None => Ok(Vec::new()),
+            }
+        })?;
+        Ok(Some(Consumer {
+            mappings,
+            ..counted
+        }))
+    }
+
+    /// Reads the consumer's metrics, all in one request.
+    async fn counted(
+        &self,
+        function: &str,
+        queue: Option<&Arn>,
+        now: DateTime<Utc>,
+    ) -> Result<Consumer, ReplayError> {
+        // CloudWatch knows a function by its name alone, whatever form the policy gives.
+        let name = function_name(function);
+        let of_function = [("FunctionName", name)];
+        let of_queue = queue.map(|queue| [("QueueName", queue.resource())]);
+        let mut queries = vec![
+            metric_data::sums("invocations", "AWS/Lambda", "Invocations", &of_function),
+            metric_data::sums("errors", "AWS/Lambda", "Errors", &of_function),
+            metric_data::sums("throttles", "AWS/Lambda", "Throttles", &of_function),
+        ];
+        if let Some(of_queue) = &of_queue {
+            for (id, metric) in [
+                ("received", "NumberOfMessagesReceived"),
+                ("deleted", "NumberOfMessagesDeleted"),
+            ] {
+                queries.push(metric_data::sums(id, "AWS/SQS", metric, of_queue));
+            }
+        }
+        let answer = metric_data::of_window(&self.cloudwatch, HEALTH_WINDOW, now)
+            .set_metric_data_queries(Some(queries))
+            .send()
+            .await
+            .map_err(|error| {
+                ReplayError::Aws(AwsError::new("cloudwatch:GetMetricData", function, &error))
+            })?;
+        let sum = |id: &str| metric_data::sum(&answer, id);
+        Ok(Consumer {
+            function: function.to_owned(),
+            invocations: sum("invocations"),
+            errors: sum("errors"),
+            throttles: sum("throttles"),
+            received: sum("received"),
+            deleted: sum("deleted"),
+            mappings: Vec::new(),
+        })
+    }
+
+    /// Reads the event source mappings from a queue to a function.
+    async fn mappings(&self, function: &str, queue: &Arn) -> Result<Vec<Mapping>, ReplayError> {
+        let answer = self
+            .lambda
+            .list_event_source_mappings()
+            .function_name(function)
+            .event_source_arn(queue.as_str())
+            .send()
+            .await
+            .map_err(|error| {
+                ReplayError::Aws(AwsError::new(
+                    "lambda:ListEventSourceMappings",
+                    function,
+                    &error,
+                ))
+            })?;
+        let mappings = answer.event_source_mappings().iter();
+        Ok(mappings
+            .map(|mapping| Mapping {
+                uuid: mapping.uuid().unwrap_or_default().to_owned(),
+                state: mapping.state().unwrap_or_default().to_owned(),
+            })
+            .collect())
     }
 
     async fn reach(&self, queue: &Arn) -> Result<Reached, ReplayError> {
@@ -110,6 +199,7 @@ impl Aws {
             .attribute_names(Name::ApproximateNumberOfMessagesNotVisible)
             .attribute_names(Name::ApproximateNumberOfMessagesDelayed)
             .attribute_names(Name::MaximumMessageSize)
+            .attribute_names(Name::MessageRetentionPeriod)
             .send()
             .await
             .map_err(|error| {
@@ -144,29 +234,8 @@ impl Aws {
                 "ApproximateNumberOfMessagesDelayed",
             )?,
             max_message_bytes: usize::try_from(limit).unwrap_or(usize::MAX),
+            retention_seconds: number(Name::MessageRetentionPeriod, "MessageRetentionPeriod")?,
         })
-    }
-
-    /// Counts a function's errors in the last minutes.
-    pub async fn consumer_errors(
-        &self,
-        function: &str,
-        now: DateTime<Utc>,
-    ) -> Result<f64, ReplayError> {
-        let of_function = [("FunctionName", function)];
-        let query = metric_data::sums("errors", "AWS/Lambda", "Errors", &of_function);
-        let answer = metric_data::of_window(&self.cloudwatch, ERROR_WINDOW, now)
-            .metric_data_queries(query)
-            .send()
-            .await
-            .map_err(|error| {
-                ReplayError::Aws(AwsError::new("cloudwatch:GetMetricData", function, &error))
-            })?;
-        Ok(answer
-            .metric_data_results()
-            .iter()
-            .flat_map(aws_sdk_cloudwatch::types::MetricDataResult::values)
-            .sum())
     }
 
     /// Receives up to `max` messages, waiting up to `wait_seconds` for the first.
@@ -304,6 +373,14 @@ impl Aws {
             })?;
         Ok(answer.successful().len())
     }
+}
+
+/// The name in a function's name, ARN or partial ARN, without version or alias.
+fn function_name(function: &str) -> &str {
+    let name = function
+        .split_once(":function:")
+        .map_or(function, |(_, name)| name);
+    name.split_once(':').map_or(name, |(name, _)| name)
 }
 
 async fn invoke(

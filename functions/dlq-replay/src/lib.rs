@@ -6,6 +6,7 @@
 
 pub mod account;
 pub mod aws;
+pub mod consumer;
 pub mod envelope;
 pub mod error;
 pub mod judge;
@@ -65,6 +66,8 @@ pub struct Evidence {
 
 impl Remediation for DlqReplay {
     const NAME: &'static str = NAME;
+    /// A replay is best made when the consumer is well again.
+    const OUTLASTS_ALARM: bool = true;
     type Action = Replay;
     type Observed = Observed;
     type Plan = Plan;
@@ -86,7 +89,7 @@ impl Remediation for DlqReplay {
     }
 
     fn plan(observed: &Observed, action: &Replay, moment: &Moment<'_, Self>) -> PlannedBy<Self> {
-        plan::plan(observed, action, moment.resuming)
+        plan::plan(observed, action, moment)
     }
 
     async fn rehearse(

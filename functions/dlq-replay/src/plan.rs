@@ -3,10 +3,12 @@
 use serde::{Deserialize, Serialize};
 use shared::arn::Arn;
 use shared::outcome::Rule;
-use shared::remediation::{Planned, PlannedBy};
+use shared::remediation::{Moment, Planned, PlannedBy};
 
 use crate::DlqReplay;
+use crate::consumer::Consumer;
 use crate::policy::{Canary, Destination, Filter, Limits, Replay};
+use crate::replay::Progress;
 
 /// A queue as it was observed. SQS counts approximately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -19,6 +21,16 @@ pub struct Queue {
     pub delayed: u64,
     /// The longest message that the queue takes, attributes included.
     pub max_message_bytes: usize,
+    /// How long the queue keeps a message.
+    pub retention_seconds: u64,
+}
+
+impl Queue {
+    /// All that is in it.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.visible + self.in_flight + self.delayed
+    }
 }
 
 /// A destination as it was observed.
@@ -42,8 +54,8 @@ pub struct Observed {
     pub destinations: Vec<Reached>,
     /// The quarantine.
     pub quarantine: Reached,
-    /// Errors of the destinations' consumers in the last minutes, in the policy's order.
-    pub consumer_errors: Vec<Option<f64>>,
+    /// How the destinations' consumers have fared in the last minutes, in the policy's order.
+    pub consumers: Vec<Option<Consumer>>,
 }
 
 /// A destination with what was observed of it.
@@ -54,11 +66,8 @@ pub struct Route {
     pub destination: Destination,
     /// The longest message that it takes.
     pub max_message_bytes: usize,
-    /// Its backlog before the replay.
+    /// All that it held before the replay.
     pub backlog: u64,
-    /// Errors of its consumer in the minutes before the replay.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub consumer_errors: Option<f64>,
 }
 
 /// A replay, complete: the work makes no choice of its own.
@@ -68,6 +77,9 @@ pub struct Plan {
     pub source: Arn,
     /// How many messages it holds, approximately.
     pub expected: u64,
+    /// How long it keeps a message.
+    #[serde(default)]
+    pub retention_seconds: u64,
     /// Where messages go.
     pub routes: Vec<Route>,
     /// Where messages without an origin go.
@@ -90,30 +102,34 @@ pub struct Plan {
 /// The longest payload of an asynchronous invocation (AWS Lambda Developer Guide, "Lambda quotas").
 const MAX_ASYNC_PAYLOAD_BYTES: usize = 1_048_576;
 
-/// Decides. `resuming`: an earlier round or attempt of the same run has already begun the work.
+/// Decides.
 #[must_use]
-pub fn plan(observed: &Observed, policy: &Replay, resuming: bool) -> PlannedBy<DlqReplay> {
+pub fn plan(
+    observed: &Observed,
+    policy: &Replay,
+    moment: &Moment<'_, DlqReplay>,
+) -> PlannedBy<DlqReplay> {
+    let progress = moment.progress;
     let Queue {
-        visible,
-        in_flight,
-        delayed,
-        ..
+        visible, in_flight, ..
     } = observed.source;
     // By the time that an alarm fires on a metric, the counts behind it have long settled; an empty
     // queue is believed. A run that resumes still has to conclude.
-    if visible == 0 && delayed == 0 && !resuming {
-        let reason = if in_flight == 0 {
-            format!("{} is empty", policy.source)
-        } else {
-            format!(
+    if observed.source.total() == 0 && !moment.resuming {
+        return Planned::Nothing {
+            reason: format!("{} is empty", policy.source),
+        };
+    }
+    if visible == 0 && observed.source.delayed == 0 && !moment.resuming {
+        return Planned::Undecided {
+            reason: format!(
                 "all {in_flight} messages of {} are in some consumer's hand",
                 policy.source
-            )
+            ),
         };
-        return Planned::Nothing { reason };
     }
     let cap = u64::from(policy.limits.max_messages.get());
-    if visible > cap {
+    if visible > cap && policy.filter.selects_all() && !moment.resuming {
         return Planned::Escalate {
             rule: Rule::BlastCap,
             reason: format!(
@@ -123,14 +139,9 @@ pub fn plan(observed: &Observed, policy: &Replay, resuming: bool) -> PlannedBy<D
         };
     }
     let mut routes = Vec::with_capacity(policy.destinations.len());
-    for ((destination, reached), errors) in policy
-        .destinations
-        .iter()
-        .zip(&observed.destinations)
-        .zip(&observed.consumer_errors)
-    {
+    for (destination, reached) in policy.destinations.iter().zip(&observed.destinations) {
         let (max_message_bytes, backlog) = match reached {
-            Reached::Queue(queue) => (queue.max_message_bytes, queue.visible),
+            Reached::Queue(queue) => (queue.max_message_bytes, queue.total()),
             Reached::Function => (MAX_ASYNC_PAYLOAD_BYTES, 0),
             Reached::Gone => return gone("destination", &destination.arn),
         };
@@ -138,16 +149,19 @@ pub fn plan(observed: &Observed, policy: &Replay, resuming: bool) -> PlannedBy<D
             destination: destination.clone(),
             max_message_bytes,
             backlog,
-            consumer_errors: *errors,
         });
     }
     let Reached::Queue(quarantine) = &observed.quarantine else {
         return gone("quarantine", &policy.quarantine);
     };
+    if let Some(reason) = not_yet(&routes, observed, policy, progress) {
+        return Planned::Undecided { reason };
+    }
     Planned::Act {
         plan: Plan {
             source: policy.source.clone(),
             expected: visible,
+            retention_seconds: observed.source.retention_seconds,
             routes,
             default_destination: policy.default_destination.clone(),
             quarantine: policy.quarantine.clone(),
@@ -162,6 +176,37 @@ pub fn plan(observed: &Observed, policy: &Replay, resuming: bool) -> PlannedBy<D
     }
 }
 
+/// Why nothing more is sent for now: a consumer is not well, or has not consumed what it was given.
+fn not_yet(
+    routes: &[Route],
+    observed: &Observed,
+    policy: &Replay,
+    progress: Option<&Progress>,
+) -> Option<String> {
+    let percent = policy.limits.max_consumer_failure_percent.get();
+    let mut consumers = observed.consumers.iter().flatten();
+    if let Some(trouble) = consumers.find_map(|consumer| consumer.trouble(percent)) {
+        return Some(format!(
+            "{trouble}; {} messages stay in {} until it is well",
+            observed.source.total(),
+            policy.source
+        ));
+    }
+    let totals = routes
+        .iter()
+        .map(|route| (route.destination.arn.as_str(), route.backlog));
+    let canary = progress
+        .and_then(Progress::unconsumed_canary)
+        .filter(|_| policy.canary.is_watched())?;
+    canary.unconsumed(totals).map(|left| {
+        format!(
+            "{left}; {} messages stay in {} until it is consumed",
+            observed.source.total(),
+            policy.source
+        )
+    })
+}
+
 fn gone(role: &str, arn: &Arn) -> PlannedBy<DlqReplay> {
     Planned::Escalate {
         rule: Rule::Unsafe,
@@ -174,6 +219,7 @@ fn gone(role: &str, arn: &Arn) -> PlannedBy<DlqReplay> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sample::decide;
     use serde_json::json;
 
     fn policy() -> Replay {
@@ -196,6 +242,7 @@ mod tests {
             in_flight: 0,
             delayed: 0,
             max_message_bytes: 262_144,
+            retention_seconds: 1_209_600,
         }
     }
 
@@ -204,13 +251,13 @@ mod tests {
             source: queue(visible),
             destinations: vec![Reached::Queue(queue(7)), Reached::Function],
             quarantine: Reached::Queue(queue(0)),
-            consumer_errors: vec![Some(2.0), None],
+            consumers: vec![None, None],
         }
     }
 
     #[test]
     fn a_full_plan_leaves_no_choice() {
-        let Planned::Act { plan, snapshot } = plan(&observed(500), &policy(), false) else {
+        let Planned::Act { plan, snapshot } = decide(&observed(500), &policy(), None) else {
             panic!("no plan");
         };
         assert_eq!(snapshot, None);
@@ -220,20 +267,20 @@ mod tests {
     #[test]
     fn an_empty_queue_is_left_alone_unless_a_run_resumes() {
         assert!(matches!(
-            plan(&observed(0), &policy(), false),
+            decide(&observed(0), &policy(), None),
             Planned::Nothing { .. }
         ));
         assert!(matches!(
-            plan(&observed(0), &policy(), true),
+            decide(&observed(0), &policy(), Some(&Progress::default())),
             Planned::Act { .. }
         ));
     }
 
     #[test]
-    fn messages_in_flight_are_named() {
+    fn messages_in_somebodys_hand_are_waited_for() {
         let mut observed = observed(0);
         observed.source.in_flight = 3;
-        let Planned::Nothing { reason } = plan(&observed, &policy(), false) else {
+        let Planned::Undecided { reason } = decide(&observed, &policy(), None) else {
             panic!()
         };
         assert!(reason.contains("all 3 messages"), "{reason}");
@@ -242,14 +289,84 @@ mod tests {
     #[test]
     fn the_cap_aborts_and_never_truncates() {
         assert!(matches!(
-            plan(&observed(1_000), &policy(), false),
+            decide(&observed(1_000), &policy(), None),
             Planned::Act { .. }
         ));
-        let Planned::Escalate { rule, reason } = plan(&observed(1_001), &policy(), false) else {
+        let Planned::Escalate { rule, reason } = decide(&observed(1_001), &policy(), None) else {
             panic!()
         };
         assert_eq!(rule, Rule::BlastCap);
         assert!(reason.contains("holds 1001 messages"), "{reason}");
+    }
+
+    #[test]
+    fn a_cap_binds_what_is_replayed_and_not_what_a_filter_leaves() {
+        let mut policy = policy();
+        policy.filter.causes = vec!["Timeout".to_owned()];
+        assert!(matches!(
+            decide(&observed(1_001), &policy, None),
+            Planned::Act { .. }
+        ));
+    }
+
+    fn undecided(observed: &Observed, progress: Option<&Progress>) -> String {
+        match decide(observed, &policy(), progress) {
+            Planned::Undecided { reason } => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn nothing_is_sent_to_a_consumer_that_is_not_well() {
+        let failing = Consumer {
+            function: "orders".into(),
+            invocations: 10,
+            errors: 10,
+            ..Consumer::default()
+        };
+        let observed = Observed {
+            consumers: vec![Some(failing), None],
+            ..observed(500)
+        };
+        let reason = undecided(&observed, None);
+        assert_eq!(
+            reason,
+            "10 of 10 invocations of orders failed; 500 messages stay in arn:aws:sqs:eu-west-1:123456789012:dlq until it is well"
+        );
+        assert_eq!(undecided(&observed, Some(&Progress::default())), reason);
+    }
+
+    #[test]
+    fn nothing_follows_a_canary_that_is_not_consumed() {
+        let progress: Progress = serde_json::from_value(json!({
+            "account": crate::account::Account::default(),
+            "canary_passed": false,
+            "died": false,
+            "canary": {
+                "sent_at": "2026-01-01T00:00:00Z",
+                "watched": {
+                    "arn:aws:sqs:eu-west-1:123456789012:orders": {"before": 2, "sent": 5, "peak": 7},
+                },
+            },
+        }))
+        .unwrap();
+        // It holds what it got, and another hand has some of it.
+        let mut held = observed(500);
+        held.destinations[0] = Reached::Queue(Queue {
+            in_flight: 3,
+            delayed: 1,
+            ..queue(3)
+        });
+        let reason = undecided(&held, Some(&progress));
+        assert!(
+            reason.contains("the canary of 5 messages") && reason.contains("holds 7"),
+            "{reason}"
+        );
+        held.destinations[0] = Reached::Queue(queue(2));
+        assert!(matches!(
+            decide(&held, &policy(), Some(&progress)),
+            Planned::Act { .. }
+        ));
     }
 
     #[test]
@@ -261,7 +378,7 @@ mod tests {
             } else {
                 observed.quarantine = Reached::Gone;
             }
-            let Planned::Escalate { rule, reason } = plan(&observed, &policy(), false) else {
+            let Planned::Escalate { rule, reason } = decide(&observed, &policy(), None) else {
                 panic!()
             };
             assert_eq!(rule, Rule::Unsafe);

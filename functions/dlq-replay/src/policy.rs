@@ -52,7 +52,8 @@ fn default_sample() -> u8 {
 pub struct Destination {
     /// An SQS queue or a Lambda function, by ARN.
     pub arn: Arn,
-    /// The Lambda function that consumes the queue, by name. The replay slows down when its errors grow.
+    /// The Lambda function that consumes the queue, by name, or that is the destination itself. Nothing is replayed while
+    /// it fails, is throttled, leaves what it receives, or while its event source mapping is off.
     #[serde(default)]
     pub consumer_function: Option<String>,
     /// What else it serves, by ARN: queues that have given way to it, functions under another version or alias, topics,
@@ -117,7 +118,8 @@ pub fn is_one_function(ours: &str, name: &str) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// A queue that holds more is left alone and escalated.
+    /// How many messages a run may take out of the queue. Without a filter, a queue that holds more is left alone and
+    /// escalated.
     pub max_messages: NonZeroU32,
     /// A message that was replayed so often already is quarantined.
     pub max_replays_per_message: NonZeroU32,
@@ -125,10 +127,17 @@ pub struct Limits {
     pub messages_per_second: NonZeroU32,
     /// Batches on their way at the same time, at most 64.
     pub max_concurrency: NonZeroU32,
-    /// Invocations of one run, at most 12: Lambda stops a function that calls itself about 16 times.
+    /// Invocations of one run in a row, at most 12: Lambda stops a function that calls itself about 16 times. The
+    /// schedule begins the next row.
     pub max_rounds: NonZeroU32,
-    /// How many messages a destination's backlog may grow by before the replay pauses.
+    /// How many messages a destination's backlog may grow by, over the whole run, before the replay pauses. Half of it
+    /// is what the replay aims at.
     pub max_backlog: NonZeroU32,
+    /// Whether the rate follows what the destinations' consumers are seen to take, below the highest rate.
+    pub paced_by_consumer: bool,
+    /// The share of its work, in percent, that a consumer may fail at, or be throttled at, and still count as well: 1 to
+    /// 100. Nothing is replayed to a consumer that is not well.
+    pub max_consumer_failure_percent: NonZeroU32,
     /// How long received messages stay hidden, 30 to 43,200 s.
     pub visibility_seconds: NonZeroU32,
 }
@@ -143,12 +152,14 @@ const fn number(value: u32) -> NonZeroU32 {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            max_messages: number(100_000),
+            max_messages: number(1_000_000),
             max_replays_per_message: number(3),
             messages_per_second: number(500),
             max_concurrency: number(16),
             max_rounds: number(10),
             max_backlog: number(10_000),
+            paced_by_consumer: true,
+            max_consumer_failure_percent: number(20),
             visibility_seconds: number(120),
         }
     }
@@ -160,7 +171,8 @@ impl Default for Limits {
 pub struct Canary {
     /// How many, 1 to 10.
     pub messages: NonZeroU32,
-    /// How long they are watched, at most 60 s.
+    /// For how long at least they are watched, at most 60 s, before the rest follows, which waits until they are consumed.
+    /// With 0 they are not watched, and the rest follows at once.
     pub settle_seconds: u32,
 }
 
@@ -170,6 +182,14 @@ impl Default for Canary {
             messages: number(10),
             settle_seconds: 5,
         }
+    }
+}
+
+impl Canary {
+    /// Whether the rest waits for it.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.settle_seconds > 0
     }
 }
 
@@ -198,6 +218,12 @@ impl Filter {
         let age =
             |seconds: Option<u32>| seconds.map(|seconds| TimeDelta::seconds(i64::from(seconds)));
         (age(self.min_age_seconds), age(self.max_age_seconds))
+    }
+
+    /// Whether it selects every message.
+    #[must_use]
+    pub fn selects_all(&self) -> bool {
+        *self == Self::default()
     }
 
     /// Whether the body has to be read as JSON.
@@ -337,6 +363,7 @@ impl Replay {
             max_concurrency,
             max_rounds,
             visibility_seconds,
+            max_consumer_failure_percent,
             ..
         } = self.limits;
         within("limits.max_concurrency", max_concurrency.get(), 1, 64)?;
@@ -346,6 +373,12 @@ impl Replay {
             visibility_seconds.get(),
             30,
             43_200,
+        )?;
+        within(
+            "limits.max_consumer_failure_percent",
+            max_consumer_failure_percent.get(),
+            1,
+            100,
         )?;
         within("canary.messages", self.canary.messages.get(), 1, 10)?;
         within("canary.settle_seconds", self.canary.settle_seconds, 0, 60)?;

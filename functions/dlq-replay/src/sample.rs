@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use aws_sdk_sqs::types::MessageAttributeValue;
 use chrono::DateTime;
 use serde_json::{Value, json};
-use shared::remediation::Planned;
+use shared::remediation::{Moment, Planned, PlannedBy};
 
+use crate::DlqReplay;
 use crate::envelope::Envelope;
 use crate::message::InHand;
 use crate::plan::{Observed, Plan, Queue, Reached};
 use crate::policy::Replay;
+use crate::replay::Progress;
 
 pub(crate) const ORDERS: &str = "arn:aws:sqs:eu-west-1:123456789012:orders";
 pub(crate) const INGEST: &str = "arn:aws:lambda:eu-west-1:123456789012:function:ingest";
@@ -30,17 +32,55 @@ pub(crate) fn plan(change: impl FnOnce(&mut Value)) -> Plan {
         in_flight: 0,
         delayed: 0,
         max_message_bytes: 1_048_576,
+        retention_seconds: 1_209_600,
     };
     let observed = Observed {
         source: queue,
         destinations: vec![Reached::Queue(queue), Reached::Function],
         quarantine: Reached::Queue(queue),
-        consumer_errors: vec![None, None],
+        consumers: vec![None, None],
     };
-    match crate::plan::plan(&observed, &policy, false) {
+    match decide(&observed, &policy, None) {
         Planned::Act { plan, .. } => plan,
         other => panic!("{other:?}"),
     }
+}
+
+/// Decides on an alarm in ALARM, by what earlier rounds saved.
+pub(crate) fn decide(
+    observed: &Observed,
+    policy: &Replay,
+    progress: Option<&Progress>,
+) -> PlannedBy<DlqReplay> {
+    let event = shared::alarm::parse(&json!({
+        "source": "aws.cloudwatch",
+        "detail-type": "CloudWatch Alarm State Change",
+        "account": "123456789012",
+        "region": "eu-west-1",
+        "time": "2026-01-01T00:00:00Z",
+        "resources": ["arn:aws:cloudwatch:eu-west-1:123456789012:alarm:Depth"],
+        "detail": {
+            "alarmName": "Depth",
+            "state": {"value": "ALARM", "timestamp": "2026-01-01T00:00:00.000+0000"},
+        },
+    }))
+    .unwrap();
+    crate::plan::plan(
+        observed,
+        policy,
+        &Moment {
+            now: DateTime::UNIX_EPOCH,
+            resuming: progress.is_some(),
+            recovered: false,
+            event: &event,
+            incident_id: "inc-1",
+            memory: None,
+            begun: None,
+            progress,
+            overtaken: None,
+            in_place: None,
+        },
+    )
 }
 
 /// A string attribute.

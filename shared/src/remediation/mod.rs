@@ -72,6 +72,8 @@ pub struct Moment<'a, R: Remediation> {
     /// The plan that an earlier round or attempt has begun to carry out. Where the target already is as that
     /// plan leaves it, giving the same plan again lets the run conclude what it did.
     pub begun: Option<&'a R::Plan>,
+    /// What earlier rounds or attempts saved.
+    pub progress: Option<&'a ProgressOf<R>>,
     /// The plan that this attempt had made, where another hand changed the target before it was carried out.
     pub overtaken: Option<&'a R::Plan>,
     /// What the remediation has in place on the target, and the state to go back to.

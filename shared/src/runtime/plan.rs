@@ -57,6 +57,7 @@ pub(super) fn plan<R: Remediation>(
         Before::Conflict(plan) => (Some(plan), None, true),
     };
     let in_place = in_place::<R>(facts)?;
+    let progress = read_as(grounds.progress.as_ref(), "the progress");
     let moment = Moment {
         now,
         recovered: grounds.recovered,
@@ -65,6 +66,7 @@ pub(super) fn plan<R: Remediation>(
         incident_id,
         memory: memory.as_ref(),
         begun,
+        progress: progress.as_ref(),
         overtaken,
         in_place: in_place.as_ref(),
     };

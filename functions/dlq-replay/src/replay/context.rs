@@ -32,6 +32,12 @@ pub(super) struct Context<'a> {
     state: Mutex<State>,
 }
 
+/// How long the dead-letter queue keeps a message, as far as it is known.
+pub(super) fn retention(plan: &Plan) -> Option<TimeDelta> {
+    let seconds = i64::try_from(plan.retention_seconds).ok()?;
+    (seconds > 0).then(|| TimeDelta::seconds(seconds))
+}
+
 impl<'a> Context<'a> {
     /// Takes up where earlier rounds and attempts stopped.
     pub(super) fn new(
@@ -42,14 +48,22 @@ impl<'a> Context<'a> {
     ) -> Result<Self, ReplayError> {
         let schema = judge::compiled(schema)?;
         let unfinished = work.unfinished();
-        let progress = Progress::resumed(work.progress(), work.follows_a_death())
+        let mut progress = Progress::resumed(work.progress(), work.follows_a_death())
             .after(unfinished, work.memory());
+        for route in &plan.routes {
+            let arn = route.destination.arn.as_str();
+            if !progress.baselines.contains_key(arn) {
+                progress.baselines.insert(arn.to_owned(), route.backlog);
+            }
+        }
         let now = work.now();
         let mut memory = Memory::recalled(work.memory(), &progress.unremoved, now);
         for other in unfinished.iter().flatten() {
             memory = other.remembered(Some(&memory), now);
         }
         let given = work.until() - now;
+        let mut state = State::new(plan, progress, memory);
+        state.drops_sent_before = retention(plan).map(|kept| now + TimeDelta::hours(1) - kept);
         Ok(Self {
             aws,
             plan,
@@ -57,7 +71,7 @@ impl<'a> Context<'a> {
             work,
             began: Instant::now(),
             margin: (given / 4).clamp(TimeDelta::seconds(1), TimeDelta::seconds(10)),
-            state: Mutex::new(State::new(plan, progress, memory)),
+            state: Mutex::new(state),
         })
     }
 
@@ -98,7 +112,11 @@ impl<'a> Context<'a> {
         Judge {
             plan: self.plan,
             schema: self.schema.as_ref(),
-            began: self.work.started_at(),
+            began: self
+                .state()
+                .progress
+                .pass_began
+                .unwrap_or_else(|| self.work.started_at()),
             now: self.now(),
         }
     }

@@ -75,6 +75,11 @@ impl Custody {
         self.held.insert(message.id, message.receipt);
     }
 
+    /// How many messages are held.
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+
     /// Whether an earlier message of its group stays.
     pub(super) fn is_behind(&self, message: &InHand) -> bool {
         message

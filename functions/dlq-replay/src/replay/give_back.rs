@@ -1,33 +1,51 @@
 //! Giving back: what a round holds becomes visible again, and what is hidden in nobody's hand is told.
 
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+
 use super::context::Context;
 use super::state::Stop;
 
 /// Messages that one request makes visible at most (Amazon SQS API Reference, `ChangeMessageVisibilityBatch`).
 const MAX_ENTRIES: usize = 10;
+/// Requests on their way at the same time.
+const AT_ONCE: usize = 16;
 
 /// Makes what is held visible again. What there is no time for comes back by itself, and the next round waits for it.
 pub(super) async fn give_back(context: &Context<'_>) {
     let held = context.state().custody.let_go();
     let mut late = held.len();
-    for receipts in held.chunks(MAX_ENTRIES) {
-        let Some(clearance) = context.clear("give messages back") else {
-            note_late(context, late, "the time was up");
-            context.state().progress.lost_receives += 1;
-            return;
+    let mut why = None;
+    let mut chunks = held.chunks(MAX_ENTRIES);
+    let mut releases = FuturesUnordered::new();
+    loop {
+        while releases.len() < AT_ONCE
+            && let Some(receipts) = chunks.next()
+        {
+            releases.push(release(context, receipts));
+        }
+        let Some(answer) = releases.next().await else {
+            break;
         };
-        let source = &context.plan.source;
-        match context.aws.release(source, receipts, clearance).await {
-            Ok(released) => late = late.saturating_sub(released),
-            Err(error) => {
-                note_late(context, late, &error.to_string());
-                return;
-            }
+        match answer {
+            Ok(shown) => late = late.saturating_sub(shown),
+            Err(error) => why = why.or(Some(error)),
         }
     }
     if late > 0 {
-        note_late(context, late, "their receipts have expired");
+        let why = why.unwrap_or_else(|| "their receipts have expired".to_owned());
+        note_late(context, late, &why);
     }
+}
+
+/// Gives some back, and gives how many were; or why none was.
+async fn release(context: &Context<'_>, receipts: &[String]) -> Result<usize, String> {
+    let Some(clearance) = context.clear("give messages back") else {
+        context.state().progress.lost_receives += 1;
+        return Err("the time was up".to_owned());
+    };
+    let source = &context.plan.source;
+    let released = context.aws.release(source, receipts, clearance).await;
+    released.map_err(|error| error.to_string())
 }
 
 fn note_late(context: &Context<'_>, messages: usize, why: &str) {
@@ -54,5 +72,13 @@ pub(super) async fn look_for_hidden(context: &Context<'_>) {
             retryable: true,
         }),
         Err(error) => context.stop_on(&error),
+    }
+}
+
+/// Looks what a round leaves to the next, so that it can be told when the replay ends.
+pub(super) async fn look_what_is_left(context: &Context<'_>) {
+    if context.state().goes_on() {
+        let queue = context.aws.queue(&context.plan.source).await;
+        context.state().left = queue.ok().map(|queue| queue.total());
     }
 }

@@ -34,10 +34,13 @@ impl<'a> Round<'a> {
         if !context.state().progress.canary_passed {
             empty_polls = watch::canary(&context).await;
         }
-        watch::ramp(&context, empty_polls).await;
+        if !context.is_stopped() {
+            watch::ramp(&context, empty_polls).await;
+        }
         give_back::give_back(&context).await;
         give_back::look_for_hidden(&context).await;
-        let now = context.now();
-        tell::done(context.into_state(), now)
+        give_back::look_what_is_left(&context).await;
+        let (plan, now, worked) = (context.plan, context.now(), context.elapsed());
+        tell::done(context.into_state(), plan, (now, worked))
     }
 }

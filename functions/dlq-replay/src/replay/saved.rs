@@ -1,10 +1,11 @@
 //! What a round leaves for the next: the run's progress, and the memory of the queue, never more than an item holds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::canary::SentCanary;
 use super::groups::{Groups, excerpt};
 use crate::account::Account;
 
@@ -23,6 +24,24 @@ const NOTE_BYTES: usize = 1_000;
 pub struct Progress {
     pub(super) account: Account,
     pub(super) canary_passed: bool,
+    /// The canary that is on its way, until it is seen to be consumed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) canary: Option<SentCanary>,
+    /// What each destination held before the run's first message, by ARN.
+    #[serde(default)]
+    pub(super) baselines: BTreeMap<String, u64>,
+    /// When the pass through the queue began; the first does with the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) pass_began: Option<DateTime<Utc>>,
+    /// Passes through the queue that have ended.
+    #[serde(default)]
+    pub(super) passes: u32,
+    /// How often the run has rested because what it had replayed seemed to come back.
+    #[serde(default)]
+    pub(super) setbacks: u32,
+    /// A round has ended with this, so that nothing is in its hand.
+    #[serde(default)]
+    pub(super) at_rest: bool,
     /// Messages that this run delivered and could not remove yet.
     #[serde(default)]
     pub(super) unremoved: BTreeSet<String>,
@@ -42,14 +61,29 @@ impl Progress {
         let mut progress = saved.cloned().unwrap_or_default();
         // What a dead attempt had in hand is received anew.
         progress.account.returned.clear();
+        progress.account.expire_within_an_hour = 0;
         progress.account.received = progress.account.replayed() + progress.account.quarantined();
         progress.died |= follows_a_death;
+        progress.at_rest = false;
         progress
+    }
+
+    /// The canary that is on its way, if the rest has to wait for it.
+    #[must_use]
+    pub fn unconsumed_canary(&self) -> Option<&SentCanary> {
+        self.canary.as_ref().filter(|_| !self.canary_passed)
     }
 
     /// After other runs that have not ended, or ended without a word.
     pub(super) fn after(mut self, unfinished: &[Option<Self>], memory: Option<&Memory>) -> Self {
-        self.died |= !unfinished.is_empty() || memory.is_some_and(|memory| memory.unsure);
+        let is_at_rest = |other: &Option<Self>| other.as_ref().is_some_and(|it| it.at_rest);
+        self.died |=
+            !unfinished.iter().all(is_at_rest) || memory.is_some_and(|memory| memory.unsure);
+        // One canary for one consumer, whichever alarm asked for it.
+        if !self.canary_passed && self.canary.is_none() {
+            let mut others = unfinished.iter().flatten();
+            self.canary = others.find_map(Self::unconsumed_canary).cloned();
+        }
         self
     }
 
@@ -66,6 +100,8 @@ impl Progress {
         let given_back: u64 = self.account.returned.values().sum();
         self.account.received -= given_back.min(self.account.received);
         self.account.returned.clear();
+        self.account.expire_within_an_hour = 0;
+        self.at_rest = true;
         self
     }
 }
@@ -151,6 +187,12 @@ impl Notes {
         }
     }
 
+    pub(super) fn extend(&mut self, texts: impl IntoIterator<Item = String>) {
+        for text in texts {
+            self.note(text);
+        }
+    }
+
     pub(super) fn into_vec(self) -> Vec<String> {
         self.0.into_iter().collect()
     }
@@ -158,8 +200,6 @@ impl Notes {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::envelope::Cause;
     use serde_json::json;
@@ -261,6 +301,23 @@ mod tests {
         }
         assert!(Progress::resumed(Some(&progress), true).died);
         assert_eq!(Progress::resumed(None, false), Progress::default());
+    }
+
+    #[test]
+    fn a_run_at_rest_has_nothing_in_hand_and_its_canary_is_everybodys() {
+        let canary = SentCanary::new(days(0), [("q", 5, 0)].into_iter());
+        let resting = Progress {
+            canary: Some(canary.clone()),
+            ..Progress::default()
+        }
+        .handed_on();
+        let after = |other: Option<Progress>| Progress::default().after(&[other], None);
+        let next = after(Some(resting.clone()));
+        assert_eq!((next.died, next.canary), (false, Some(canary)));
+        // A checkpoint on the way says nothing of what came after it.
+        let working = Progress::resumed(Some(&resting), false);
+        assert!(after(Some(working)).died);
+        assert!(after(None).died);
     }
 
     #[test]

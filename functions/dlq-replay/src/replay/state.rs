@@ -1,20 +1,33 @@
 //! What a round knows, and what follows from it: pure, so that every decision can be tested without a call.
 
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
 use shared::aws_error::{AwsError, Kind};
 use shared::ledger::items::OpenBreaker;
 use shared::outcome::Rule;
 
 use super::custody::Custody;
+use super::returns::Returns;
 use super::saved::{Memory, Notes, Progress, REMEMBERED};
 use crate::account::{Account, count};
 use crate::judge::Kept;
 use crate::message::InHand;
-use crate::pace::{Concurrency, Feedback, RateLimit};
-use crate::plan::Plan;
+use crate::pace::{Concurrency, Drain, Feedback, RateLimit};
+use crate::plan::{Plan, Route};
 use crate::policy::is_fifo;
 
 /// This many batches in a row that could not be delivered end the round.
 const TROUBLES: u32 = 3;
+/// How long a rest lasts: the schedule's next look ends it.
+const REST: TimeDelta = TimeDelta::seconds(45);
+/// How long a breaker stays open that a replay finds reason to open.
+pub(super) const BREAKER_OPEN: TimeDelta = TimeDelta::hours(1);
+/// Messages of the run that are back from which on they say something.
+const BACK_AT_LEAST: u64 = 5;
+/// Messages held back at most. SQS lets a queue have 120,000 in flight (Amazon SQS Developer Guide, "Standard queue
+/// quotas"), and each takes some of the function's memory.
+const HELD: usize = 50_000;
 /// Messages that one receive gives at most (Amazon SQS API Reference, `ReceiveMessage`).
 pub(super) const BATCH: u32 = 10;
 /// This many messages turned away for want of room end the round: it holds them all, and has to give them back
@@ -25,6 +38,11 @@ const TURNED_AWAY: u64 = 1_000;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Stop {
     OutOfTime,
+    /// Now is not the time to go on; the schedule does.
+    Rest {
+        reason: String,
+        until: DateTime<Utc>,
+    },
     Escalate {
         rule: Rule,
         reason: String,
@@ -45,8 +63,21 @@ pub(super) struct State {
     pub(super) custody: Custody,
     pub(super) limit: RateLimit,
     pub(super) pace: Concurrency,
-    /// Each destination's backlog when it was last looked at.
-    pub(super) backlogs: Vec<u64>,
+    /// What each destination is seen to take, in the plan's order.
+    pub(super) drains: Vec<Drain>,
+    /// What each destination had got when they were last looked at.
+    pub(super) sent_before: Vec<u64>,
+    /// Since when the replay is paused, since the round began.
+    pub(super) paused_since: Option<Duration>,
+    pub(super) returns: Returns,
+    /// Messages seen that this run replayed, and that are back.
+    back: u64,
+    /// What was sent before this, the queue drops within the hour.
+    pub(super) drops_sent_before: Option<DateTime<Utc>>,
+    /// When the oldest message seen was sent.
+    pub(super) oldest: Option<DateTime<Utc>>,
+    /// What the dead-letter queue holds when the round ends before it is dry.
+    pub(super) left: Option<u64>,
     pub(super) notes: Notes,
     pub(super) last_trouble: String,
     troubles: u32,
@@ -76,20 +107,83 @@ impl State {
                  messages received before may have been delivered twice",
             );
         }
-        Self {
+        let bound = plan.limits.max_backlog.get();
+        let drains = plan.routes.iter().map(|route| {
+            let known = progress.baselines.get(route.destination.arn.as_str());
+            let baseline = known.copied().unwrap_or(route.backlog);
+            Drain::new(baseline, bound, route.backlog)
+        });
+        let drains = drains.collect();
+        let mut state = Self {
             before: progress.account.clone(),
             progress,
             memory,
             custody: Custody::new(is_fifo(&plan.source)),
             limit: RateLimit::new(plan.limits.messages_per_second.get()),
             pace: Concurrency::new(plan.limits.max_concurrency.get()),
-            backlogs: plan.routes.iter().map(|route| route.backlog).collect(),
+            drains,
+            sent_before: Vec::new(),
+            paused_since: None,
+            returns: Returns::default(),
+            back: 0,
+            drops_sent_before: None,
+            oldest: None,
+            left: None,
             notes,
             last_trouble: String::new(),
             troubles: 0,
             turned_away: 0,
             stop: None,
+        };
+        state.sent_before = state.sent_to(&plan.routes);
+        state
+    }
+
+    /// What each destination got of this run.
+    pub(super) fn sent_to(&self, routes: &[Route]) -> Vec<u64> {
+        let replayed = &self.progress.account.replayed;
+        let sent = |route: &Route| replayed.get(route.destination.arn.as_str()).copied();
+        routes
+            .iter()
+            .map(|route| sent(route).unwrap_or(0))
+            .collect()
+    }
+
+    /// Goes on as fast as destinations bear that were not looked at yet.
+    pub(super) fn set_out(&mut self, plan: &Plan) {
+        if plan.limits.paced_by_consumer {
+            let ceiling = f64::from(plan.limits.messages_per_second.get());
+            let bears = self.drains.iter().map(Drain::first_rate);
+            self.limit.set(bears.fold(ceiling, f64::min).max(1.0));
         }
+    }
+
+    /// Stops the round until the schedule goes on.
+    pub(super) fn rest(&mut self, reason: String, now: DateTime<Utc>) {
+        let until = now + REST;
+        self.stop(Stop::Rest { reason, until });
+    }
+
+    /// Takes in that a message is back that this run has replayed, and stops when many are.
+    pub(super) fn note_back(&mut self, now: DateTime<Utc>) {
+        self.back += 1;
+        let replayed = self.progress.account.replayed();
+        if self.back < BACK_AT_LEAST || self.back * 4 < replayed {
+            return;
+        }
+        let reason = format!(
+            "{} of the {replayed} messages that the run replayed are back already: the consumer fails",
+            self.back
+        );
+        let breaker = OpenBreaker {
+            until: now + BREAKER_OPEN,
+            reason: reason.clone(),
+        };
+        self.stop(Stop::Escalate {
+            rule: Rule::Breaker,
+            reason,
+            breaker: Some(breaker),
+        });
     }
 
     /// Stops the round, unless it was stopped before: the first reason is the one that is told.
@@ -99,6 +193,11 @@ impl State {
 
     pub(super) fn is_stopped(&self) -> bool {
         self.stop.is_some()
+    }
+
+    /// Whether another round goes on where this one stops.
+    pub(super) fn goes_on(&self) -> bool {
+        matches!(self.stop, Some(Stop::OutOfTime | Stop::Rest { .. }))
     }
 
     pub(super) fn take_stop(&mut self) -> Option<Stop> {
@@ -133,6 +232,10 @@ impl State {
     pub(super) fn admit(&mut self, received: Vec<InHand>, plan: &Plan) -> Admitted {
         let mut admitted = Admitted::default();
         for message in received {
+            self.oldest = match (self.oldest, message.sent_at) {
+                (Some(oldest), Some(sent_at)) => Some(oldest.min(sent_at)),
+                (oldest, sent_at) => oldest.or(sent_at),
+            };
             if self.custody.has_settled(&message.id) || self.memory.knows(&message.id) {
                 admitted.leftovers.push(message);
             } else if !self.custody.recognises(&message) {
@@ -148,7 +251,9 @@ impl State {
             }
         }
         let cap = plan.limits.max_messages.get();
-        if self.progress.account.received > u64::from(cap) {
+        let account = &self.progress.account;
+        let taken = account.replayed() + account.quarantined() + self.custody.in_hand() as u64;
+        if taken > u64::from(cap) {
             self.stop(Stop::Escalate {
                 rule: Rule::BlastCap,
                 reason: format!(
@@ -169,7 +274,21 @@ impl State {
     /// Keeps a message hidden until the round ends.
     pub(super) fn keep(&mut self, message: InHand, why: Kept) {
         count(&mut self.progress.account.returned, why.name());
+        if let (Some(sent_at), Some(dropped)) = (message.sent_at, self.drops_sent_before)
+            && sent_at < dropped
+        {
+            self.progress.account.expire_within_an_hour += 1;
+        }
         self.custody.hold(message);
+        if self.custody.held() >= HELD {
+            self.stop(Stop::Escalate {
+                rule: Rule::BlastCap,
+                reason: format!(
+                    "{HELD} messages stay in the dead-letter queue and hide the rest of it: SQS gives no more out than 120,000 at a time; replay those of another filter first, or move these elsewhere"
+                ),
+                breaker: None,
+            });
+        }
     }
 
     /// After an attempt died, whatever was received before may be on its second way, unless the destination
@@ -318,6 +437,64 @@ mod tests {
                 ..
             })
         ));
+    }
+
+    #[test]
+    fn what_is_only_kept_does_not_count_against_the_cap() {
+        let plan = plan(|policy| policy["limits"] = json!({"max_messages": 10}));
+        let mut state = State::new(&plan, Progress::default(), Memory::default());
+        for message in ids(0..50) {
+            let admitted = state.admit(vec![message], &plan);
+            for message in admitted.fresh {
+                state.keep(message, Kept::Filtered);
+            }
+        }
+        assert!(!state.is_stopped());
+        assert_eq!(state.progress.account.returned["filtered"], 50);
+    }
+
+    #[test]
+    fn the_returned_that_expire_within_the_hour_are_counted() {
+        let mut state = state(0);
+        state.drops_sent_before = DateTime::from_timestamp(1_001, 0);
+        state.keep(named("sent at 1,000 s"), Kept::Filtered);
+        let later = InHand {
+            sent_at: DateTime::from_timestamp(1_001, 0),
+            ..named("later")
+        };
+        state.keep(later, Kept::Filtered);
+        assert_eq!(state.progress.account.expire_within_an_hour, 1);
+    }
+
+    #[test]
+    fn a_run_stops_when_what_it_replayed_is_back_in_number() {
+        for (replayed, back, stops) in [
+            (10, 4, false),
+            (10, 5, true),
+            (40, 9, false),
+            (40, 10, true),
+        ] {
+            let mut state = state(0);
+            for _ in 0..replayed {
+                count(&mut state.progress.account.replayed, "q");
+            }
+            for _ in 0..back {
+                state.note_back(DateTime::UNIX_EPOCH);
+            }
+            let stop = state.take_stop();
+            assert_eq!(
+                matches!(
+                    stop,
+                    Some(Stop::Escalate {
+                        rule: Rule::Breaker,
+                        breaker: Some(_),
+                        ..
+                    })
+                ),
+                stops,
+                "{back} of {replayed}: {stop:?}"
+            );
+        }
     }
 
     #[test]

@@ -1,33 +1,54 @@
 //! Telling: what a round came to, in the form that reports, timeline and metrics want.
 
-use chrono::{DateTime, Utc};
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::json;
+use shared::arn::Arn;
 use shared::ledger::items::OpenBreaker;
 use shared::ledger::timeline::{Entry, Kind};
 use shared::remediation::{Done, End};
 use shared::telemetry::{Metric, Unit};
 
+use super::context::retention;
 use super::groups::Groups;
 use super::saved::Progress;
 use super::state::{State, Stop};
 use crate::account::Account;
 use crate::judge::Kept;
+use crate::plan::Plan;
 use crate::{DlqReplay, Evidence};
 
-/// What a round came to.
-pub(super) fn done(mut state: State, now: DateTime<Utc>) -> Done<DlqReplay> {
+/// Passes through the queue after the first: what comes meanwhile may be the consumer's failure, which no replay cures.
+const PASSES: u32 = 5;
+/// How long after a pass the next begins, so that a consumer that fails has shown it.
+const BETWEEN_PASSES: TimeDelta = TimeDelta::minutes(2);
+
+/// What a round came to, at a time, after so much work.
+pub(super) fn done(
+    mut state: State,
+    plan: &Plan,
+    (now, worked): (DateTime<Utc>, Duration),
+) -> Done<DlqReplay> {
     let stop = state.take_stop().or_else(|| state.shortage());
+    let forecast = forecast(&state, plan, (now, worked));
     let Progress {
         account, groups, ..
     } = state.progress.clone();
     let died = state.progress.died;
     let handed_on = state.progress.handed_on();
-    let (end, breaker) = end(&account, stop, &state.last_trouble, handed_on);
+    let (end, breaker) = end(&account, stop, &state.last_trouble, (handed_on, now));
     // A queue that is dry holds nothing that an earlier run had in hand.
     state.memory.unsure = died && !matches!(end, End::Finished);
+    let mut summary = account.summary();
+    if let Some(forecast) = forecast {
+        summary.push_str("; ");
+        summary.push_str(&forecast.words());
+        state.notes.extend(forecast.warning(&plan.source));
+    }
     Done {
         end,
-        summary: account.summary(),
+        summary,
         breaker,
         entries: entries(&account, &groups),
         notes: state.notes.into_vec(),
@@ -41,13 +62,77 @@ pub(super) fn done(mut state: State, now: DateTime<Utc>) -> Done<DlqReplay> {
     }
 }
 
+/// When a replay that is under way is expected to end, and what is lost before.
+#[derive(Debug, Clone, PartialEq)]
+struct Forecast {
+    left: u64,
+    per_second: f64,
+    /// Where the replay goes on as it did.
+    ends_at: Option<DateTime<Utc>>,
+    /// When the oldest message that was seen expires.
+    expires_at: Option<DateTime<Utc>>,
+}
+
+fn forecast(
+    state: &State,
+    plan: &Plan,
+    (now, worked): (DateTime<Utc>, Duration),
+) -> Option<Forecast> {
+    let left = state.left?;
+    let removed = state.progress.account.removed();
+    #[allow(clippy::cast_precision_loss)] // Message counts are far below 2^52.
+    let (removed, remaining) = (
+        removed.saturating_sub(state.before.removed()) as f64,
+        left as f64,
+    );
+    let per_second = removed / worked.as_secs_f64().max(1.0);
+    let seconds = remaining / per_second;
+    // Beyond what SQS keeps a message for, a forecast says nothing.
+    let lasts = (seconds < 14.0 * 86_400.0).then(|| Duration::from_secs_f64(seconds));
+    let ends_at = lasts.and_then(|lasts| Some(now + TimeDelta::from_std(lasts).ok()?));
+    let kept = retention(plan);
+    Some(Forecast {
+        left,
+        per_second,
+        ends_at,
+        expires_at: kept.and_then(|kept| Some(state.oldest? + kept)),
+    })
+}
+
+impl Forecast {
+    fn words(&self) -> String {
+        let Self {
+            left, per_second, ..
+        } = self;
+        match self.ends_at {
+            Some(at) => format!(
+                "about {left} messages are left, which end about {} at {per_second:.0} a second",
+                at.to_rfc3339_opts(SecondsFormat::Secs, true)
+            ),
+            None => format!("about {left} messages are left"),
+        }
+    }
+
+    /// What expires before its turn comes, and the remedy.
+    fn warning(&self, source: &Arn) -> Option<String> {
+        let expires_at = self.expires_at?;
+        if self.ends_at.is_some_and(|ends_at| ends_at < expires_at) {
+            return None;
+        }
+        Some(format!(
+            "{source} drops its oldest messages from {} on, before the replay is expected to end: raise its MessageRetentionPeriod, which SQS applies to the messages in it within 15 minutes",
+            expires_at.to_rfc3339_opts(SecondsFormat::Secs, true)
+        ))
+    }
+}
+
 /// How the round ended, with the progress that the next attempt or round starts from, and the breaker that it found
 /// reason to open.
 fn end(
     account: &Account,
     stop: Option<Stop>,
     last_trouble: &str,
-    progress: Progress,
+    (progress, now): (Progress, DateTime<Utc>),
 ) -> (End<Progress>, Option<OpenBreaker>) {
     let failed = |error, retryable| End::Failed {
         error,
@@ -69,10 +154,35 @@ fn end(
             breaker,
         }) => (End::Escalated { rule, reason }, breaker),
         Some(Stop::OutOfTime) => (End::Unfinished(progress), None),
+        Some(Stop::Rest { reason, until }) => {
+            let end = End::Resting {
+                reason,
+                until,
+                progress,
+            };
+            (end, None)
+        }
         None => match remainder(account, last_trouble) {
             Some(error) => (failed(error, true), None),
-            None => (End::Finished, None),
+            None => (dry(account, progress, now), None),
         },
+    }
+}
+
+/// The queue is dry but for what is kept: what came meanwhile is looked at once more.
+fn dry(account: &Account, progress: Progress, now: DateTime<Utc>) -> End<Progress> {
+    let arrived = account.returned.get(Kept::ArrivedLater.name()).copied();
+    match arrived {
+        Some(arrived) if progress.passes < PASSES => End::Resting {
+            reason: format!("{arrived} messages came meanwhile, and are looked at in another pass"),
+            until: now + BETWEEN_PASSES,
+            progress: Progress {
+                passes: progress.passes + 1,
+                pass_began: Some(now),
+                ..progress
+            },
+        },
+        _ => End::Finished,
     }
 }
 
@@ -188,7 +298,8 @@ mod tests {
             (account(1, 1), Some(escalate), "escalated: too many"),
             (torn, Some(fail), "for good: the account does not balance"),
         ] {
-            let (end, breaker) = end(&account, stop, "trouble", Progress::default());
+            let given = (Progress::default(), DateTime::UNIX_EPOCH);
+            let (end, breaker) = end(&account, stop, "trouble", given);
             assert_eq!(breaker, None);
             let told = match end {
                 End::Finished => "finished".to_owned(),
@@ -206,16 +317,76 @@ mod tests {
     }
 
     #[test]
+    fn what_came_meanwhile_gets_so_many_passes_of_its_own() {
+        let mut found = account(0, 0);
+        found.received += 2;
+        found.returned = BTreeMap::from([("arrived_later".to_owned(), 2)]);
+        let mut progress = Progress::default();
+        let now = DateTime::UNIX_EPOCH + TimeDelta::hours(1);
+        for pass in 1..=PASSES {
+            let (ended, _) = end(&found, None, "", (progress, now));
+            let End::Resting {
+                until,
+                progress: next,
+                reason,
+            } = ended
+            else {
+                panic!("{ended:?}");
+            };
+            assert!(reason.starts_with("2 messages came meanwhile"), "{reason}");
+            assert_eq!(until, now + BETWEEN_PASSES);
+            assert_eq!((next.passes, next.pass_began), (pass, Some(now)));
+            progress = next;
+        }
+        let (ended, _) = end(&found, None, "", (progress, now));
+        assert_eq!(ended, End::Finished);
+    }
+
+    #[test]
+    fn a_round_that_leaves_something_tells_when_it_ends_and_what_expires_before() {
+        let plan = plan(|_| ());
+        let now = DateTime::UNIX_EPOCH + TimeDelta::days(20_000);
+        let told = |left, oldest: DateTime<Utc>| {
+            let mut state = State::new(&plan, Progress::default(), Memory::default());
+            state.progress.account = account(0, 0);
+            state.progress.account.received = 5;
+            state.left = Some(left);
+            state.oldest = Some(oldest);
+            state.stop(Stop::OutOfTime);
+            let done = done(state, &plan, (now, Duration::from_secs(1)));
+            assert!(matches!(done.end, End::Unfinished(_)));
+            (done.summary, done.notes)
+        };
+        let (summary, notes) = told(18_000, now - TimeDelta::days(1));
+        assert!(
+            summary.ends_with(
+                "about 18000 messages are left, which end about 2024-10-04T01:00:00Z at 5 a second"
+            ),
+            "{summary}"
+        );
+        assert_eq!(notes, Vec::<String>::new());
+        // Kept for 14 days, of which all but half an hour are over.
+        let oldest = now - TimeDelta::days(14) + TimeDelta::minutes(30);
+        let (_, notes) = told(18_000, oldest);
+        assert!(
+            notes[0].contains("from 2024-10-04T00:30:00Z on")
+                && notes[0].contains("MessageRetentionPeriod"),
+            "{notes:?}"
+        );
+    }
+
+    #[test]
     fn a_round_hands_on_what_the_next_needs_and_counts_only_its_own() {
         let progress = Progress {
             account: account(0, 0),
             ..Progress::default()
         };
-        let mut state = State::new(&plan(|_| ()), progress, Memory::default());
+        let plan = plan(|_| ());
+        let mut state = State::new(&plan, progress, Memory::default());
         state.progress.account = account(3, 0);
         crate::account::count(&mut state.progress.account.replayed, "q");
         state.progress.account.received += 1;
-        let done = done(state, DateTime::UNIX_EPOCH);
+        let done = done(state, &plan, (DateTime::UNIX_EPOCH, Duration::from_secs(1)));
         assert_eq!(done.evidence.unwrap().account.received, 9);
         let End::Failed {
             progress: Some(progress),

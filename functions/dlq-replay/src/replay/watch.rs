@@ -6,45 +6,140 @@ use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::Instant;
 
+use super::canary::SentCanary;
 use super::context::Context;
 use super::deliver::{Batch, batch};
+use super::lesson::{self, Seen};
 use super::state::{BATCH, Stop};
-use crate::pace::Feedback;
-use crate::plan::Route;
+use crate::plan::Queue;
 
 /// Empty long polls that say that a queue is dry. A long poll asks all of a queue's servers.
 const DRY: u32 = 2;
 /// How often the destinations are looked at and the progress is saved.
 const TICK: Duration = Duration::from_secs(5);
+/// How many looks apart consumers are looked at, whose metrics come by the minute.
+const CONSUMERS: u32 = 6;
+/// How often the destinations are looked at while the canary is on its way.
+const CANARY_TICK: Duration = Duration::from_secs(2);
+/// Looks in a row that must find the canary consumed: the first may see counts from before it.
+const CALM: u32 = 2;
+/// How long a round waits for its canary, beyond the policy's time.
+const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Replays the first messages and watches what becomes of them. Returns the empty polls seen.
+/// Replays the first messages, and waits until they are consumed. Returns the empty polls seen.
 pub(super) async fn canary(context: &Context<'_>) -> u32 {
-    let canary = context.plan.canary;
+    let mut dry = 0;
+    if context.state().progress.canary.is_none() {
+        dry = send_canary(context).await;
+        if context.is_stopped() {
+            return dry;
+        }
+        let size = u64::from(context.plan.canary.messages.get());
+        if dry > 0 || context.plan.expected <= size || !context.plan.canary.is_watched() {
+            // There is no rest that would have to wait.
+            pass(context);
+            return dry;
+        }
+        context.save().await;
+    }
+    settle(context).await;
+    dry
+}
+
+/// Replays the first messages: of those that no replay cures, as many as it takes until one is delivered.
+async fn send_canary(context: &Context<'_>) -> u32 {
+    let plan = context.plan;
+    let before = context.state().sent_to(&plan.routes);
     let mut dry = 0;
     while dry < DRY && !context.is_stopped() {
-        match batch(context, canary.messages.get(), true).await {
-            Batch::Empty => dry += 1,
+        let ended = batch(context, plan.canary.messages.get(), true).await;
+        let mut state = context.state();
+        match ended {
+            Batch::Empty | Batch::Seen => dry += 1,
             Batch::NoRoom | Batch::Idle => {}
             Batch::Troubled => {
-                let mut state = context.state();
                 let error = format!("the canary could not be delivered: {}", state.last_trouble);
                 state.stop(Stop::Fail {
                     error,
                     retryable: true,
                 });
             }
-            Batch::Worked => break,
+            Batch::Worked => {
+                let sent = state.sent_to(&plan.routes);
+                let to = plan.routes.iter().zip(sent.iter().zip(&before));
+                let canary = SentCanary::new(
+                    context.now(),
+                    to.map(|(route, (sent, before))| {
+                        let arn = route.destination.arn.as_str();
+                        (arn, sent - before, route.backlog)
+                    }),
+                );
+                if canary.messages() > 0 {
+                    state.progress.canary = Some(canary);
+                    break;
+                }
+                dry = 0;
+            }
         }
     }
-    let more = context.plan.expected > u64::from(canary.messages.get());
-    if dry == 0 && more && canary.settle_seconds > 0 && !context.is_stopped() {
-        tokio::time::sleep(Duration::from_secs(u64::from(canary.settle_seconds))).await;
-        look(context).await;
-    }
-    if !context.is_stopped() {
-        context.state().progress.canary_passed = true;
-    }
     dry
+}
+
+/// Waits until the canary is consumed; rests where it is not.
+async fn settle(context: &Context<'_>) {
+    let plan = context.plan;
+    let least = Duration::from_secs(u64::from(plan.canary.settle_seconds));
+    let began = context.elapsed();
+    let mut calm = 0;
+    while !least.is_zero() && calm < CALM {
+        tokio::time::sleep(CANARY_TICK).await;
+        if context.is_stopped() {
+            return;
+        }
+        let left = unconsumed(context, &destinations(context).await);
+        let waited = context.elapsed().saturating_sub(began);
+        calm = match &left {
+            None if waited >= least => calm + 1,
+            None => calm,
+            Some(_) => 0,
+        };
+        if let Some(left) = left
+            && waited >= least + PATIENCE
+        {
+            let now = context.now();
+            let reason = format!("{left}; the rest follows when it is");
+            context.state().rest(reason, now);
+            return;
+        }
+    }
+    pass(context);
+}
+
+fn pass(context: &Context<'_>) {
+    let mut state = context.state();
+    state.progress.canary = None;
+    state.progress.canary_passed = true;
+}
+
+/// What is not consumed of the canary; what cannot be seen is not.
+fn unconsumed(context: &Context<'_>, queues: &[Option<Queue>]) -> Option<String> {
+    let mut totals = Vec::new();
+    for (route, queue) in context.plan.routes.iter().zip(queues) {
+        let arn = &route.destination.arn;
+        match queue {
+            Some(queue) => totals.push((arn.as_str(), queue.total())),
+            None if route.destination.is_function() => {}
+            None => {
+                return Some(format!(
+                    "whether the canary is consumed is not known: {arn} could not be looked at"
+                ));
+            }
+        }
+    }
+    let mut state = context.state();
+    let canary = state.progress.canary.as_mut()?;
+    canary.look(totals.iter().copied());
+    canary.unconsumed(totals.into_iter())
 }
 
 /// Replays the rest, until the queue is dry or the round stops.
@@ -56,8 +151,10 @@ pub(super) async fn ramp(context: &Context<'_>, mut dry: u32) {
     let max = context.plan.limits.max_concurrency.get() as usize;
     let mut flying: FuturesUnordered<BoxFuture<'_, News>> = FuturesUnordered::new();
     let mut batches = 0_usize;
+    let mut looks = 0_u32;
     let mut looking = false;
     let mut tick = tokio::time::interval_at(Instant::now() + TICK, TICK);
+    context.state().set_out(context.plan);
     loop {
         match at_once(context.is_stopped(), dry, max) {
             Some(bound) => {
@@ -78,8 +175,10 @@ pub(super) async fn ramp(context: &Context<'_>, mut dry: u32) {
             _ = tick.tick() => {
                 if !looking {
                     looking = true;
-                    flying.push(Box::pin(async {
-                        look(context).await;
+                    looks += 1;
+                    let consumers = looks.is_multiple_of(CONSUMERS);
+                    flying.push(Box::pin(async move {
+                        look(context, consumers).await;
                         context.save().await;
                         News::Looked
                     }));
@@ -110,93 +209,55 @@ fn at_once(stopped: bool, dry: u32, max: usize) -> Option<usize> {
 /// The empty polls in a row after one more batch.
 fn dry_after(dry: u32, batch: Batch) -> u32 {
     match batch {
-        Batch::Empty => dry + 1,
+        Batch::Empty | Batch::Seen => dry + 1,
         Batch::Worked | Batch::NoRoom | Batch::Troubled => 0,
         Batch::Idle => dry,
     }
 }
 
-/// What was seen of a destination.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-struct Seen {
-    backlog: Option<u64>,
-    consumer_errors: Option<f64>,
-}
-
-/// Looks at the destinations and learns from what it sees.
-async fn look(context: &Context<'_>) {
-    let now = context.now();
-    let seen = join_all(context.plan.routes.iter().map(|route| async move {
-        let destination = &route.destination;
-        let backlog = if destination.is_function() {
-            None
-        } else {
-            let queue = context.aws.queue(&destination.arn).await.ok();
-            queue.map(|queue| queue.visible)
-        };
-        let consumer_errors = match &destination.consumer_function {
-            Some(function) => context.aws.consumer_errors(function, now).await.ok(),
-            None => None,
-        };
-        Seen {
-            backlog,
-            consumer_errors,
-        }
-    }))
-    .await;
-    let bound = u64::from(context.plan.limits.max_backlog.get());
-    let mut state = context.state();
-    let (feedback, notes) = lesson(&context.plan.routes, &state.backlogs, &seen, bound);
-    for (backlog, seen) in state.backlogs.iter_mut().zip(&seen) {
-        *backlog = seen.backlog.unwrap_or(*backlog);
-    }
-    for note in notes {
-        state.notes.note(note);
-    }
-    state.pace.learn(feedback);
-}
-
-/// What the destinations teach: the most urgent feedback, and what a reader should know of it.
-///
-/// `before` are their backlogs at the last look, `bound` is by how many messages one may grow.
-fn lesson(routes: &[Route], before: &[u64], seen: &[Seen], bound: u64) -> (Feedback, Vec<String>) {
-    let mut feedback = Feedback::Relieved;
-    let mut notes = Vec::new();
-    for ((route, before), seen) in routes.iter().zip(before).zip(seen) {
-        if let Some(backlog) = seen.backlog {
-            let grown = backlog.saturating_sub(route.backlog);
-            if grown >= bound {
-                feedback = Feedback::Full;
-                notes.push(format!(
-                    "paused while the backlog of {} was {bound} messages above where it began",
-                    route.destination.arn
-                ));
-            } else if backlog > *before && grown >= bound / 2 && feedback != Feedback::Full {
-                feedback = Feedback::Pressure;
+/// Looks at the queues, and at the consumers where asked to, and learns from what is seen.
+async fn look(context: &Context<'_>, consumers: bool) {
+    let routes = &context.plan.routes;
+    let (destinations, source, consumers) = tokio::join!(
+        destinations(context),
+        context.aws.queue(&context.plan.source),
+        async {
+            if !consumers {
+                return Vec::new();
             }
+            let now = context.now();
+            let looks = routes
+                .iter()
+                .map(|route| context.aws.consumer(&route.destination, now));
+            let seen = join_all(looks).await;
+            seen.into_iter().filter_map(Result::ok).flatten().collect()
         }
-        if let (Some(before), Some(now)) = (route.consumer_errors, seen.consumer_errors)
-            && now > before
-            && feedback != Feedback::Full
-        {
-            feedback = Feedback::Pressure;
-            notes.push(format!(
-                "slowed down while {} had more errors than before",
-                route
-                    .destination
-                    .consumer_function
-                    .as_deref()
-                    .unwrap_or_default()
-            ));
+    );
+    let seen = Seen {
+        at: context.elapsed(),
+        now: context.now(),
+        source: source.ok(),
+        destinations,
+        consumers,
+    };
+    lesson::learn(&mut context.state(), context.plan, &seen);
+}
+
+/// The destinations as they are now; `None` for functions, and for what cannot be read.
+async fn destinations(context: &Context<'_>) -> Vec<Option<Queue>> {
+    let looks = context.plan.routes.iter().map(|route| async move {
+        let destination = &route.destination;
+        if destination.is_function() {
+            return None;
         }
-    }
-    (feedback, notes)
+        context.aws.queue(&destination.arn).await.ok()
+    });
+    join_all(looks).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::{ORDERS, plan};
 
     #[test]
     fn a_queue_is_dry_after_two_empty_polls_in_a_row() {
@@ -207,6 +268,7 @@ mod tests {
             (1, Batch::Troubled, 0),
             (1, Batch::NoRoom, 0),
             (1, Batch::Idle, 1),
+            (1, Batch::Seen, 2),
         ] {
             assert_eq!(dry_after(dry, batch), after, "{batch:?} after {dry}");
         }
@@ -219,49 +281,5 @@ mod tests {
         ] {
             assert_eq!(at_once(stopped, dry, 16), bound, "{dry}, {stopped}");
         }
-    }
-
-    #[test]
-    fn the_most_urgent_of_what_is_seen_sets_the_pace() {
-        let mut routes = plan(|policy| {
-            policy["destinations"] =
-                serde_json::json!([{"arn": ORDERS, "consumer_function": "orders"}, {"arn": format!("{ORDERS}-2")}]);
-        })
-        .routes;
-        routes[0].consumer_errors = Some(2.0);
-        let began = routes[0].backlog;
-        // What is seen of the first destination, by how much the second's backlog has grown, and the lesson.
-        for (backlog, errors, second, feedback, noted) in [
-            (0, 0.0, 0, Feedback::Relieved, ""),
-            (0, 2.0, 0, Feedback::Relieved, ""),
-            (49, 0.0, 0, Feedback::Relieved, ""),
-            // Half of the bound, but no more than at the last look.
-            (50, 0.0, 0, Feedback::Relieved, ""),
-            (51, 0.0, 0, Feedback::Pressure, ""),
-            (0, 3.0, 0, Feedback::Pressure, "slowed down while orders"),
-            (100, 3.0, 0, Feedback::Full, "paused"),
-            (100, 0.0, 99, Feedback::Full, "paused"),
-            (51, 3.0, 100, Feedback::Full, "slowed down while orders"),
-        ] {
-            let seen = [
-                Seen {
-                    backlog: Some(began + backlog),
-                    consumer_errors: Some(errors),
-                },
-                Seen {
-                    backlog: Some(began + second),
-                    consumer_errors: None,
-                },
-            ];
-            let (learnt, notes) = lesson(&routes, &[began + 50, began], &seen, 100);
-            assert_eq!(learnt, feedback, "{seen:?}");
-            match notes.first() {
-                Some(note) => assert!(!noted.is_empty() && note.starts_with(noted), "{note}"),
-                None => assert_eq!(noted, "", "{seen:?}"),
-            }
-        }
-        let unseen = [Seen::default(); 2];
-        let (learnt, notes) = lesson(&routes, &[began; 2], &unseen, 100);
-        assert_eq!((learnt, notes), (Feedback::Relieved, Vec::new()));
     }
 }

@@ -1,6 +1,7 @@
 //! One batch, from its receipt until every message of it is removed or kept.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::remove::remove;
 use super::wave::{wave, waves};
@@ -11,10 +12,15 @@ use crate::plan::Route;
 use crate::replay::context::Context;
 use crate::replay::state::Admitted;
 
+/// For how long a batch waits for its turn before it asks again, which may come sooner by then.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// What a batch came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::replay) enum Batch {
     Empty,
+    /// All that was received, the round had kept before: what shows again after its time ends a pass through the queue.
+    Seen,
     Worked,
     /// Nothing was delivered, since nothing more could be remembered.
     NoRoom,
@@ -24,12 +30,16 @@ pub(in crate::replay) enum Batch {
 
 /// Receives one batch and sees every message of it through.
 pub(in crate::replay) async fn batch(context: &Context<'_>, max: u32, canary: bool) -> Batch {
-    let wait = context.state().limit.reserve(max, context.elapsed());
+    let reserved = context
+        .state()
+        .limit
+        .reserve(max, context.elapsed(), PATIENCE);
+    let wait = reserved.unwrap_or(PATIENCE);
     // Even an empty sleep waits for the timer's next tick.
     if !wait.is_zero() {
         tokio::time::sleep(wait).await;
     }
-    if context.is_stopped() {
+    if reserved.is_none() || context.is_stopped() {
         return Batch::Idle;
     }
     let Some(received) = receive(context, max).await else {
@@ -43,6 +53,7 @@ pub(in crate::replay) async fn batch(context: &Context<'_>, max: u32, canary: bo
         leftovers,
         turned_away,
     } = context.state().admit(received, context.plan);
+    let only_seen = fresh.is_empty() && leftovers.is_empty() && !turned_away;
     if !leftovers.is_empty() {
         remove(context, leftovers, true).await;
     }
@@ -52,6 +63,9 @@ pub(in crate::replay) async fn batch(context: &Context<'_>, max: u32, canary: bo
     }
     if fresh.is_empty() && turned_away {
         return Batch::NoRoom;
+    }
+    if only_seen {
+        return Batch::Seen;
     }
     see_through(context, fresh, canary).await
 }
@@ -93,6 +107,7 @@ async fn see_through(context: &Context<'_>, messages: Vec<InHand>, canary: bool)
     };
     let fifo = context.state().custody.is_fifo();
     let mut clean = true;
+    let messages = oldest_first(messages, fifo);
     for messages in waves(messages, fifo) {
         clean &= wave(context, messages, &counts, canary).await;
     }
@@ -102,6 +117,14 @@ async fn see_through(context: &Context<'_>, messages: Vec<InHand>, canary: bool)
     } else {
         Batch::Troubled
     }
+}
+
+/// What expires first goes first. A FIFO queue gives its own order.
+fn oldest_first(mut messages: Vec<InHand>, fifo: bool) -> Vec<InHand> {
+    if !fifo {
+        messages.sort_by_key(|message| message.sent_at);
+    }
+    messages
 }
 
 /// The ledger's keys for messages that cannot tell themselves how often they were replayed.
@@ -123,6 +146,21 @@ mod tests {
     use super::*;
     use crate::message::MAX_ATTRIBUTES;
     use crate::sample::{named, plan, string};
+    use chrono::DateTime;
+
+    #[test]
+    fn of_what_was_received_the_oldest_goes_first() {
+        let sent = |id: &str, second| InHand {
+            sent_at: DateTime::from_timestamp(second, 0),
+            ..named(id)
+        };
+        let received = vec![sent("c", 3), sent("a", 1), sent("b", 2)];
+        let ids = |messages: Vec<InHand>| -> Vec<String> {
+            messages.into_iter().map(|message| message.id).collect()
+        };
+        assert_eq!(ids(oldest_first(received.clone(), false)), ["a", "b", "c"]);
+        assert_eq!(ids(oldest_first(received, true)), ["c", "a", "b"]);
+    }
 
     #[test]
     fn the_ledger_counts_what_has_no_room_for_a_mark_and_what_an_invocation_left() {

@@ -15,6 +15,10 @@ pub(super) async fn remove(context: &Context<'_>, messages: Vec<InHand>, earlier
     for messages in messages.chunks(MAX_ENTRIES) {
         let left = left_of(context, messages).await;
         context.state().conclude_removal(messages, &left, earlier);
+        // What is delivered and still there must outlive this invocation at once.
+        if !left.is_empty() && !earlier {
+            context.save().await;
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use shared::ledger::items::OpenBreaker;
 use shared::outcome::Rule;
@@ -11,10 +11,7 @@ use super::arrive::{quarantine, replay};
 use crate::judge::{Fate, Judge, Kept, Poison};
 use crate::message::{InHand, Replays};
 use crate::replay::context::Context;
-use crate::replay::state::{State, Stop};
-
-/// How long a breaker stays open that the canary found reason to open.
-const BREAKER_OPEN: TimeDelta = TimeDelta::hours(1);
+use crate::replay::state::{BREAKER_OPEN, State, Stop};
 
 /// Standard messages all at once; of FIFO messages, the first of each group, then the second, …
 pub(super) fn waves(messages: Vec<InHand>, fifo: bool) -> Vec<Vec<InHand>> {
@@ -45,11 +42,21 @@ pub(super) async fn wave(
         context.keep_all(messages, Kept::Stopped);
         return true;
     }
-    let mut sorted = sort(&mut context.state(), &context.judge(), messages, counts);
+    // It reads the state, which is locked below.
+    let judge = context.judge();
+    let mut sorted = sort(
+        &mut context.state(),
+        (&judge, context.run_id()),
+        messages,
+        counts,
+    );
     if canary
         && let Some(stop) = came_back(&sorted.to_routes, context.previous_run(), context.now())
     {
         context.stop(stop);
+    }
+    // Also where what is back has stopped it.
+    if context.state().is_stopped() {
         for (message, _) in sorted.to_routes.iter_mut().flat_map(std::mem::take) {
             context.state().keep(message, Kept::Stopped);
         }
@@ -105,7 +112,7 @@ struct Sorted {
 /// Sorts a wave's messages by where they go, and keeps what stays. `counts`: what the ledger knows.
 fn sort(
     state: &mut State,
-    judge: &Judge<'_>,
+    (judge, run_id): (&Judge<'_>, &str),
     messages: Vec<InHand>,
     counts: &HashMap<String, Replays>,
 ) -> Sorted {
@@ -134,7 +141,12 @@ fn sort(
                 sorted.to_routes[at].push((message, replays));
             }
             Fate::Quarantine(poison, why) => sorted.to_quarantine.push((message, poison, why)),
-            Fate::Keep(why) => state.keep(message, why),
+            Fate::Keep(why) => {
+                if why == Kept::ArrivedLater && replays.run == run_id {
+                    state.note_back(judge.now);
+                }
+                state.keep(message, why);
+            }
         }
     }
     sorted
@@ -228,7 +240,7 @@ mod tests {
             run: "run-1".into(),
         };
         let counts = HashMap::from([("b1".to_owned(), twice.clone())]);
-        let sorted = sort(&mut state, &judge, messages.to_vec(), &counts);
+        let sorted = sort(&mut state, (&judge, "run-2"), messages.to_vec(), &counts);
         let [ref to_route] = sorted.to_routes[..] else {
             panic!("{} routes", sorted.to_routes.len());
         };
