@@ -58,12 +58,27 @@ impl fmt::Display for AwsError {
             write!(f, ": {message}")?;
         }
         match self.kind {
-            Kind::Denied => write!(f, "; grant {operation} on it to the function's role"),
+            _ if self.is_of_key() => f.write_str(OF_KEY),
+            Kind::Denied => {
+                let action = denied_action(message).unwrap_or(operation);
+                write!(f, "; grant {action} on it to the function's role")
+            }
             Kind::NotFound => write!(f, "; check the name in the policy or the settings"),
             Kind::Throttled | Kind::Conflict => write!(f, "; it is safe to try again later"),
             Kind::Rejected | Kind::Unknown => Ok(()),
         }
     }
+}
+
+/// The remedy where a key is in the way. A sender needs both permissions, a receiver the first (Amazon SQS Developer
+/// Guide, "Key management").
+const OF_KEY: &str = "; it is encrypted under a customer's key: that has to be enabled, its policy has to let this account use it, and the function's role needs kms:Decrypt and kms:GenerateDataKey on it (the stack's parameter KmsKeyArns)";
+
+/// The action that a refusal names, which may be another than the call's.
+fn denied_action(message: &str) -> Option<&str> {
+    let (_, rest) = message.split_once("not authorized to perform: ")?;
+    let action = rest.split_whitespace().next()?;
+    action.contains(':').then_some(action)
 }
 
 impl StdError for AwsError {}
@@ -103,6 +118,20 @@ impl AwsError {
             code,
             message,
         }
+    }
+
+    /// Whether the key that the call's subject is encrypted under was in the way.
+    fn is_of_key(&self) -> bool {
+        let lasting = matches!(
+            self.kind,
+            Kind::Denied | Kind::NotFound | Kind::Rejected | Kind::Conflict
+        );
+        let named = self.code.as_deref().is_some_and(|code| {
+            let code = code.rsplit('#').next().unwrap_or(code);
+            code.get(..3)
+                .is_some_and(|start| start.eq_ignore_ascii_case("kms"))
+        });
+        lasting && (named || denied_action(&self.message).is_some_and(|it| it.starts_with("kms:")))
     }
 
     /// Whether a later attempt at the same call can succeed without anyone changing anything.
@@ -233,6 +262,46 @@ pub fn kind_of_code(code: &str) -> Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_names_the_permission_that_is_missing() {
+        let told = |code: &str, message: &str| {
+            let error = AwsError {
+                operation: "sqs:ReceiveMessage",
+                subject: "the queue".to_owned(),
+                kind: kind_of_code(code),
+                code: Some(code.to_owned()),
+                message: message.to_owned(),
+            };
+            error.to_string()
+        };
+        let of_another = "User: arn:aws:sts::1:assumed-role/r/f is not authorized to perform: kms:Decrypt on resource: arn:aws:kms:eu-west-1:1:key/k";
+        for (code, message, remedy) in [
+            ("AccessDenied", "", "grant sqs:ReceiveMessage on it"),
+            (
+                "AccessDenied",
+                "User: u is not authorized to perform: sqs:DeleteMessage on resource: q",
+                "grant sqs:DeleteMessage on it",
+            ),
+            (
+                "AccessDeniedException",
+                of_another,
+                "needs kms:Decrypt and kms:GenerateDataKey",
+            ),
+            (
+                "KmsAccessDenied",
+                "",
+                "needs kms:Decrypt and kms:GenerateDataKey",
+            ),
+            ("com.amazonaws.sqs#KmsAccessDenied", "", "KmsKeyArns"),
+            ("KMS.DisabledException", "", "that has to be enabled"),
+            ("KmsNotFound", "", "that has to be enabled"),
+        ] {
+            let told = told(code, message);
+            assert!(told.contains(remedy), "{told}");
+        }
+        assert!(!told("KmsThrottled", "").contains("customer's key"));
+    }
 
     #[test]
     fn a_code_is_read_as_the_service_means_it() {
