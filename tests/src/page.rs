@@ -17,6 +17,7 @@ use hyper::body::Bytes;
 use hyper::{Request, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use maintenance_page::policy::Mapping;
 use serde_json::{Value, json};
 use shared::clock::Clock;
 
@@ -283,8 +284,8 @@ impl<'a> Fronted<'a> {
                 let stage = &self.world.name;
                 let request = self.world.aws.apigateway.update_stage();
                 let request = request.rest_api_id(maintenance).stage_name(stage);
-                let by = replace("/variables/by", name);
-                request.patch_operations(by).send().await?;
+                let by = format!("/variables/{}", holder(&self.resource)?);
+                request.patch_operations(replace(&by, name)).send().await?;
                 self.lead_to(maintenance, stage).await
             }
         }
@@ -306,6 +307,12 @@ impl<'a> Fronted<'a> {
     async fn lead_to(&self, api: &str, stage: &str) -> Result {
         lead_to(self.world, &self.host, api, stage).await
     }
+}
+
+/// The stage's variable that says who holds the page of a mapping.
+fn holder(mapping: &str) -> Result<String> {
+    let mapping = json!({"mapping": mapping, "maintenance_api": "", "maintenance_stage": ""});
+    Ok(serde_json::from_value::<Mapping>(mapping)?.holder())
 }
 
 /// Writes the flag in a key-value store, or removes it, as a responder would.

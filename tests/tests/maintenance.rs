@@ -5,7 +5,7 @@ use aws_sdk_cloudwatch::types::StateValue;
 use chrono::TimeDelta;
 use end_to_end::Result;
 use end_to_end::failure::{During as _, each, ensure};
-use end_to_end::page::{BYPASS, Front, Fronted, SECRET};
+use end_to_end::page::{self, BYPASS, Front, Fronted, SECRET};
 use end_to_end::proxy::{Death, Fault, Hold, Proxy, Rule};
 use end_to_end::replay::is;
 use end_to_end::world::{World, alarm_event, scenario, scheduled};
@@ -215,15 +215,19 @@ async fn the_edge_takes_an_expired_page_down_by_itself() -> Result {
 
 #[tokio::test]
 async fn a_page_that_someone_else_holds_stays() -> Result {
-    before_both("held", async |_, fronted, proxy| {
+    before_both("held", async |world, fronted, proxy| {
         fronted.run(&proxy).finish().await?.report()?;
         fronted.taken_by("anna").await?;
         let back = fronted.recovers(&proxy, TimeDelta::zero()).await?;
         let report = back.finish().await?.report()?;
-        is(&report, "Applied", "left alone: the page, which anna holds")?;
+        is(
+            &report,
+            "Escalated",
+            "left alone: the page, which anna holds",
+        )?;
+        world.holds_no_snapshot().await?;
         assert!(fronted.get("/", &[]).await?.is_page());
         // Nor is it raised over.
-        let world = fronted.world;
         world
             .set_alarm(&fronted.alarm.name, StateValue::Alarm)
             .await?;
@@ -353,6 +357,41 @@ async fn a_page_comes_down_though_the_policy_names_another_api_by_then() -> Resu
         let back = fronted.recovers(&proxy, TimeDelta::zero()).await?;
         is(&back.finish().await?.report()?, "Applied", "answers 200")?;
         assert!(fronted.get("/", &[]).await?.is_service());
+        world.holds_no_snapshot().await
+    })
+    .await
+}
+
+/// The first page comes down while the second is up; the second's target is not in the policy any more by then.
+#[tokio::test]
+async fn mappings_that_share_a_stage_come_down_each_by_itself() -> Result {
+    scenario("page-shared", async |world| {
+        let mut fronted = Fronted::new(world, Front::Domain, RUN_ONCE).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let second = format!("{}-second.localhost", world.name);
+        page::map_domain(world, &second, &fronted.service).await?;
+        world.will_remove_domain(&second);
+        let alone = fronted.policy.clone();
+        let mut target = alone["targets"][0].clone();
+        target["name"] = json!("second");
+        target["action"]["url"] = json!(page::url(world, &second, "/"));
+        target["action"]["front"]["api_gateway"]["mapping"] =
+            json!(fronted.resource.replace(&fronted.host, &second));
+        let targets = fronted.policy["targets"].as_array_mut();
+        targets.during("the targets")?.push(target);
+        world.put_policy(&fronted.policy).await?;
+        let raised = fronted.run(&proxy).finish().await?.response()?;
+        ensure(raised["overall"] == "Applied", || raised.to_string())?;
+        assert!(fronted.get("/", &[]).await?.is_page());
+        assert!(page::get(world, &second, "/", &[]).await?.is_page());
+        world.put_policy(&alone).await?;
+        let back = fronted.recovers(&proxy, TimeDelta::zero()).await?;
+        is(&back.finish().await?.report()?, "Applied", "answers 200")?;
+        assert!(fronted.get("/", &[]).await?.is_service());
+        let look = fronted.run(&proxy).on(&scheduled()).request_id("look");
+        is(&look.finish().await?.report()?, "Applied", "answers 200")?;
+        let after = page::get(world, &second, "/", &[]).await?;
+        ensure(after.is_service(), || format!("{after:?}"))?;
         world.holds_no_snapshot().await
     })
     .await

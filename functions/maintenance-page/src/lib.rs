@@ -101,6 +101,9 @@ pub enum Evidence {
         notice: Option<Notice>,
         /// Where the domain led then; `None` for a distribution.
         route: Option<Route>,
+        /// What is in another hand, and was left alone.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        left_alone: Option<String>,
     },
 }
 
@@ -146,7 +149,7 @@ impl Remediation for MaintenancePage {
             let reason = format!("{} was changed by another hand", action.resource());
             return Ok(Done::new(End::Overtaken { reason }, "nothing was changed"));
         }
-        let is_up = |seen: &Seen| seen.is_page_of(&plan.notice.incident);
+        let is_up = |seen: &Seen| plan.is_shown(seen);
         let seen = self.last_seen(&plan.url, work, is_up).await;
         let end = if seen.is_ok_and(|seen| is_up(&seen)) {
             End::Finished
@@ -161,7 +164,7 @@ impl Remediation for MaintenancePage {
                 notice: plan.notice.clone(),
                 routes: plan.routes.clone(),
             }),
-            ..Done::new(end, format!("the page is up for {}", plan.notice.incident))
+            ..Done::new(end, plan.summary())
         })
     }
 
@@ -171,7 +174,7 @@ impl Remediation for MaintenancePage {
         _evidence: Option<&Evidence>,
     ) -> Result<Verified, PageError> {
         let seen = self.probe.fetch(&plan.url).await?;
-        let holds = seen.is_page_of(&plan.notice.incident);
+        let holds = plan.is_shown(&seen);
         let shown = if holds {
             "the page"
         } else {
@@ -200,9 +203,14 @@ impl Reversal<Self> for MaintenancePage {
         let aws = &remediation.aws;
         let action = &snapshot.put_under(action);
         let observed = Box::pin(aws.look(action)).await?;
+        let mut left_alone = None;
         let summary = match plan::lowering(&observed, snapshot) {
             Lowering::Down => "the page was down already".to_owned(),
-            Lowering::LeftAlone(what) => format!("left alone: {what}"),
+            Lowering::LeftAlone(what) => {
+                let summary = format!("left alone: {what}");
+                left_alone = Some(what);
+                summary
+            }
             Lowering::TakeDown => {
                 match Box::pin(aws.lower(action, &observed, snapshot, work)).await? {
                     Moved::There => remediation.service_again(action, work).await,
@@ -218,9 +226,22 @@ impl Reversal<Self> for MaintenancePage {
             evidence: Some(Evidence::Down {
                 notice: observed.notice,
                 route: observed.route,
+                left_alone,
             }),
             summary,
         })
+    }
+
+    fn handed_over(reverted: &Reverted<Evidence>) -> Option<String> {
+        match &reverted.evidence {
+            Some(Evidence::Down {
+                left_alone: Some(what),
+                ..
+            }) => Some(format!(
+                "left alone: {what}; it was not taken down, and nothing here takes it down any more"
+            )),
+            _ => None,
+        }
     }
 
     async fn reverted(

@@ -10,6 +10,7 @@ use shared::remediation::{Moment, Planned, PlannedBy};
 
 use crate::MaintenancePage;
 use crate::policy::{Front, Page};
+use crate::probe::Seen;
 
 /// Who put up a page that this remediation takes down again. A responder who takes the page over writes another name.
 pub const BY: &str = "forgeguard";
@@ -86,6 +87,31 @@ pub struct Plan {
     pub url: String,
 }
 
+impl Plan {
+    /// Whether what a client sees is this page. Mappings that share a stage share its text, so that behind a domain the
+    /// incident may be the one that was announced last.
+    #[must_use]
+    pub fn is_shown(&self, seen: &Seen) -> bool {
+        if self.routes.is_some() {
+            seen.is_page()
+        } else {
+            seen.is_page_of(&self.notice.incident)
+        }
+    }
+
+    /// What was done once it is carried out, and how a responder takes the page over where that is not plain.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let up = format!("the page is up for {}", self.notice.incident);
+        match self.routes.as_ref().and_then(|it| it.holder.as_ref()) {
+            Some(holder) => format!(
+                "{up}; the variable {holder} of the maintenance API's stage says whose this mapping's page is"
+            ),
+            None => up,
+        }
+    }
+}
+
 /// Where a custom domain leads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Routes {
@@ -93,6 +119,9 @@ pub struct Routes {
     pub service: Route,
     /// With the page.
     pub page: Route,
+    /// The stage's variable that says who holds the page of this mapping.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<String>,
 }
 
 /// What goes into the ledger before anything is changed.
@@ -238,6 +267,7 @@ fn routes(observed: &Observed, policy: &Page) -> Result<Option<Routes>, String> 
         Some(service) if *service != page => Ok(Some(Routes {
             service: service.clone(),
             page,
+            holder: Some(mapping.holder()),
         })),
         _ => Err(format!(
             "{} leads to the maintenance API {}, whose stage does not say who put the page up; map it to the service by hand",

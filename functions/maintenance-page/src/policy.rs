@@ -113,6 +113,14 @@ impl Mapping {
         self.parts().1
     }
 
+    /// The variable of the maintenance API's stage that says who holds the page of this mapping, so that several
+    /// mappings can share the stage. A variable's name has letters, digits and `_`, at most 64 (Amazon API Gateway
+    /// Developer Guide, "Quotas for configuring and running a REST API in API Gateway").
+    #[must_use]
+    pub fn holder(&self) -> String {
+        format!("by_{}", shared::ids::digest(&[self.mapping.as_str()], 8))
+    }
+
     fn parts(&self) -> (&str, &str) {
         self.mapping
             .resource()

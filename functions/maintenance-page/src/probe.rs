@@ -32,10 +32,16 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// Whether it is the page.
+    #[must_use]
+    pub fn is_page(&self) -> bool {
+        self.status == UNAVAILABLE && self.incident.is_some()
+    }
+
     /// Whether it is the page of this incident.
     #[must_use]
     pub fn is_page_of(&self, incident: &str) -> bool {
-        self.status == UNAVAILABLE && self.incident.as_deref() == Some(incident)
+        self.is_page() && self.incident.as_deref() == Some(incident)
     }
 }
 

@@ -373,6 +373,13 @@ pub trait Reversal<R: Remediation>: 'static {
         work: &Work<'_, R>,
     ) -> impl Future<Output = Result<Reverted<R::Evidence>, R::Error>> + Send;
 
+    /// Why a human has to look although nothing is left to take back, such as that someone else holds it by now. The
+    /// run then ends `Escalated`, never `Applied`, and the snapshot goes.
+    fn handed_over(reverted: &Reverted<R::Evidence>) -> Option<String> {
+        let _ = reverted;
+        None
+    }
+
     /// Reads the target again: whether nothing of what was put in place is left. The snapshot is kept until then.
     fn reverted(
         remediation: &R,

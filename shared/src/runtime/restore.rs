@@ -8,7 +8,7 @@ use crate::guard::next;
 use crate::ledger::items::{Facts, Snapshot, Status};
 use crate::ledger::permit::Permit;
 use crate::ledger::timeline::{Entry, Kind};
-use crate::outcome::{Outcome, Report, StepName};
+use crate::outcome::{Outcome, Report, Rule, StepName};
 use crate::remediation::{Failure as _, Remediation, Reversal, Reverted, Verified, value};
 use crate::runtime::claim::{Claimed, Claiming};
 use crate::runtime::conclude::unwritten;
@@ -96,7 +96,7 @@ impl<R: Remediation> Runtime<R> {
         })
         .await;
         match verified {
-            Ok(verified) => Restored::of(&reverted, &verified),
+            Ok(verified) => Restored::of::<R>(&reverted, &verified),
             Err(error) => Restored::failed(
                 &format!("what was taken back could not be read back: {error}"),
                 error.is_transient(),
@@ -111,9 +111,13 @@ impl<R: Remediation> Runtime<R> {
         snapshot: &Snapshot,
         report: Report,
     ) -> Told {
-        let holds = matches!(report.outcome, Outcome::Applied { .. });
+        let (kind, holds) = match report.outcome {
+            Outcome::Applied { .. } => (Kind::Reverted, true),
+            Outcome::Escalated { .. } => (Kind::Escalated, true),
+            _ => (Kind::Failed, false),
+        };
         let entry = Entry {
-            kind: if holds { Kind::Reverted } else { Kind::Failed },
+            kind,
             summary: report.outcome.reason().to_owned(),
             detail: json!({"evidence": report.evidence, "taken_at": snapshot.taken_at}),
         };
@@ -152,7 +156,7 @@ impl Restored {
         }
     }
 
-    fn of<E: serde::Serialize>(reverted: &Reverted<E>, verified: &Verified) -> Self {
+    fn of<R: Remediation>(reverted: &Reverted<R::Evidence>, verified: &Verified) -> Self {
         let evidence = reverted.evidence.as_ref();
         let evidence = evidence.and_then(|evidence| value("the evidence", evidence).ok());
         if !verified.holds {
@@ -162,11 +166,15 @@ impl Restored {
                 ..Self::failed(&error, true)
             };
         }
-        Self {
-            outcome: Outcome::Applied {
+        let outcome = match <R::Reversal as Reversal<R>>::handed_over(reverted) {
+            None => Outcome::Applied {
                 summary: format!("{}; {}", reverted.summary, verified.summary),
             },
-            evidence,
-        }
+            Some(reason) => Outcome::Escalated {
+                rule: Rule::Unsafe,
+                reason,
+            },
+        };
+        Self { outcome, evidence }
     }
 }

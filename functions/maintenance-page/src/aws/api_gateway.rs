@@ -1,6 +1,7 @@
 //! A page of an API of its own, to which a custom domain is mapped while it is up.
 //!
-//! The variables of the API's stage say whose page it is. A mapping has no version: it is read again right before it
+//! The variables of the API's stage say what the page tells, and one for each mapping that shows it says whose it is
+//! there. A mapping has no version: it is read again right before it
 //! is changed (Amazon API Gateway API Reference, `UpdateBasePathMapping`).
 
 use aws_sdk_apigateway::Client;
@@ -19,7 +20,7 @@ use crate::error::PageError;
 use crate::plan::{Notice, Observed, Plan, Route, Snapshot};
 use crate::policy::Mapping;
 
-/// Who put the page up; the page itself shows the other variables.
+/// Who put the page up, where an earlier release did: one variable for every mapping.
 const BY: &str = "by";
 const INCIDENT: &str = "incident";
 const SINCE: &str = "since";
@@ -116,7 +117,9 @@ impl InFront for CustomDomain<'_> {
     async fn look(&self) -> Result<Observed, PageError> {
         let (route, variables) = tokio::try_join!(self.route(), self.variables())?;
         Ok(Observed {
-            notice: self.is_page(&route).then(|| notice(&variables)),
+            notice: self
+                .is_page(&route)
+                .then(|| notice(&variables, &self.policy.holder())),
             route: Some(route),
             version: None,
         })
@@ -132,7 +135,8 @@ impl InFront for CustomDomain<'_> {
         };
         // What nobody is led to can be prepared while the mapping is read again.
         let clearance = work.clear("announce the page")?;
-        let announced = self.set_variables(&routes.page, announced(&plan.notice), clearance);
+        let announced = announced(&plan.notice, &self.policy.holder());
+        let announced = self.set_variables(&routes.page, announced, clearance);
         let (route, ()) = tokio::try_join!(self.route(), announced)?;
         if route == routes.page {
             return Ok(Moved::There);
@@ -156,15 +160,19 @@ impl InFront for CustomDomain<'_> {
                 subject: self.policy.mapping.to_string(),
             });
         };
-        let page = self.route().await?;
+        let (page, variables) = tokio::try_join!(self.route(), self.variables())?;
         if !self.is_page(&page) {
             return Ok(Moved::Overtaken);
         }
         let clearance = work.clear("lead the domain back to the service")?;
         self.lead_to(service, clearance).await?;
-        // Whoever maps the domain to the page by hand next is not taken for us.
+        // Whoever maps the domain to the page by hand next is not taken for us. The names of other mappings stay.
+        let holder = self.policy.holder();
+        if !variables.contains_key(&holder) {
+            return Ok(Moved::There);
+        }
         let operation = PatchOperation::builder().op(Op::Remove);
-        let operation = operation.path(format!("/variables/{BY}")).build();
+        let operation = operation.path(format!("/variables/{holder}")).build();
         let clearance = work.clear("take our name off the page")?;
         self.set_variables(&page, vec![operation], clearance)
             .await?;
@@ -177,22 +185,23 @@ fn replace(path: &str, value: &str) -> PatchOperation {
     operation.path(path).value(value).build()
 }
 
-fn announced(notice: &Notice) -> Vec<PatchOperation> {
+fn announced(notice: &Notice, holder: &str) -> Vec<PatchOperation> {
     let set = |name: &str, value: &str| replace(&format!("/variables/{name}"), value);
     vec![
-        set(BY, &notice.by),
+        set(holder, &notice.by),
         set(INCIDENT, &notice.incident),
         set(SINCE, &notice.since.format(TIME).to_string()),
         set(NEXT_UPDATE_MINUTES, &notice.next_update_minutes.to_string()),
     ]
 }
 
-fn notice(variables: &HashMap<String, String>) -> Notice {
+fn notice(variables: &HashMap<String, String>, holder: &str) -> Notice {
     let variable = |name: &str| variables.get(name).map(String::as_str);
     let since = variable(SINCE).and_then(|since| since.parse::<DateTime<Utc>>().ok());
+    let by = variable(holder).or_else(|| variable(BY));
     let minutes = variable(NEXT_UPDATE_MINUTES).and_then(|minutes| minutes.parse().ok());
     Notice {
-        by: variable(BY).unwrap_or(ANOTHER).to_owned(),
+        by: by.unwrap_or(ANOTHER).to_owned(),
         incident: variable(INCIDENT).unwrap_or_default().to_owned(),
         since: since.unwrap_or_default(),
         until: None,
@@ -220,7 +229,7 @@ mod tests {
             bypass_sha256: None,
             health_check_paths: BTreeSet::new(),
         };
-        let operations = announced(&put);
+        let operations = announced(&put, "by_1");
         let allowed = |it: char| it.is_ascii_alphanumeric() || "-._~:/?#&=,".contains(it);
         let variables: HashMap<String, String> = operations
             .iter()
@@ -231,7 +240,11 @@ mod tests {
                 (name.unwrap().to_owned(), value.to_owned())
             })
             .collect();
-        assert_eq!(notice(&variables), put);
-        assert_eq!(notice(&HashMap::new()).by, ANOTHER);
+        assert_eq!(notice(&variables, "by_1"), put);
+        assert_eq!(notice(&variables, "by_2").by, ANOTHER);
+        assert_eq!(notice(&HashMap::new(), "by_1").by, ANOTHER);
+        // An earlier release named itself once for all mappings.
+        let earlier = HashMap::from([(BY.to_owned(), plan::BY.to_owned())]);
+        assert_eq!(notice(&earlier, "by_1").by, plan::BY);
     }
 }
