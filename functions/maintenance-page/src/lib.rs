@@ -119,7 +119,7 @@ impl Remediation for MaintenancePage {
     type Rounds = OneRound;
     type Error = PageError;
 
-    const MOMENTARY: &'static [&'static str] = &["version"];
+    const MOMENTARY: &'static [&'static str] = &["version", "until"];
 
     fn needs_approval(action: &Page) -> bool {
         action.raise == Raise::WithApproval
@@ -161,7 +161,7 @@ impl Remediation for MaintenancePage {
         };
         Ok(Done {
             evidence: Some(Evidence::Up {
-                notice: plan.notice.clone(),
+                notice: plan.announced(),
                 routes: plan.routes.clone(),
             }),
             ..Done::new(end, plan.summary())

@@ -85,9 +85,22 @@ pub struct Plan {
     pub version: Option<String>,
     /// The URL at which the page has to be seen.
     pub url: String,
+    /// When the function at the edge takes the page down by itself: the longest term, from this plan on. It belongs to
+    /// the moment, so that an approval holds whenever it is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<DateTime<Utc>>,
 }
 
 impl Plan {
+    /// The notice as it is put up. An earlier release had the end in the plan's notice.
+    #[must_use]
+    pub fn announced(&self) -> Notice {
+        Notice {
+            until: self.until.or(self.notice.until),
+            ..self.notice.clone()
+        }
+    }
+
     /// Whether what a client sees is this page. Mappings that share a stage share its text, so that behind a domain the
     /// incident may be the one that was announced last.
     #[must_use]
@@ -157,7 +170,7 @@ pub fn plan(
     if let Some(notice) = &observed.notice {
         return match moment.begun {
             // What an attempt that died has written is written again, as it is.
-            Some(plan) if plan.notice == *notice => Planned::Act {
+            Some(plan) if plan.announced() == *notice => Planned::Act {
                 plan: Plan {
                     version: observed.version.clone(),
                     ..plan.clone()
@@ -197,6 +210,7 @@ pub fn plan(
             routes,
             version: observed.version.clone(),
             url: policy.url.clone(),
+            until: until(policy, moment.now),
         },
         snapshot: Some(snapshot),
     }
@@ -231,6 +245,14 @@ fn in_place(
     }
 }
 
+/// The end of the longest term of a page that goes up now, to the second; `None` where nothing at the front can end it.
+fn until(policy: &Page, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    match policy.front {
+        Front::Cloudfront(_) => Some(now.trunc_subsecs(0) + policy.term.temporary().at_most),
+        Front::ApiGateway(_) => None,
+    }
+}
+
 /// Everything in it is settled by the event and the policy, so that a plan that was approved is the plan made again.
 fn notice(policy: &Page, moment: &Moment<'_, MaintenancePage>) -> Notice {
     let since = moment.event.changed_at.trunc_subsecs(0);
@@ -245,7 +267,6 @@ fn notice(policy: &Page, moment: &Moment<'_, MaintenancePage>) -> Notice {
         health_check_paths: BTreeSet::new(),
     };
     if let Front::Cloudfront(store) = &policy.front {
-        notice.until = Some(since + policy.term.temporary().at_most);
         notice.retry_after = Some(store.retry_after_seconds.get());
         notice.bypass_sha256.clone_from(&store.bypass_sha256);
         notice

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use serde_json::json;
 use shared::alarm::AlarmEvent;
 use shared::policy::Action as _;
-use shared::remediation::{InPlace, Moment, Planned, PlannedBy};
+use shared::remediation::{InPlace, Moment, Planned, PlannedBy, Remediation as _};
 
 const INCIDENT: &str = "inc-1";
 
@@ -128,8 +128,8 @@ fn a_page_that_is_down_goes_up_with_all_it_says() {
     assert_eq!(at_the_edge.notice.by, BY);
     assert_eq!(at_the_edge.notice.incident, INCIDENT);
     assert_eq!(at_the_edge.notice.retry_after, Some(120));
-    let until = at_the_edge.notice.until.unwrap();
-    assert_eq!(until - at_the_edge.notice.since, TimeDelta::hours(4));
+    assert_eq!(at_the_edge.until, Some(now() + TimeDelta::hours(4)));
+    assert_eq!(at_the_edge.announced().until, at_the_edge.until);
     assert_eq!(json!(snapshot), json!({"service": null}));
     let (mapped, snapshot) = acts(decide(
         &observed("domain", None),
@@ -138,12 +138,12 @@ fn a_page_that_is_down_goes_up_with_all_it_says() {
         false,
         now(),
     ));
-    let routes = mapped.routes.unwrap();
+    let routes = mapped.routes.clone().unwrap();
     assert_eq!(
         (routes.service, routes.page),
         (route("service"), route("page"))
     );
-    assert_eq!(mapped.notice.until, None);
+    assert_eq!(mapped.announced().until, None);
     assert_eq!(
         json!(snapshot),
         json!({
@@ -180,7 +180,7 @@ fn the_longest_notice_of_a_policy_fits_into_the_key_value_store() {
         in_place: None,
     };
     let (raised, _) = acts(plan(&observed("cloudfront", None), &policy, &moment));
-    let value = serde_json::to_string(&raised.notice).unwrap();
+    let value = serde_json::to_string(&raised.announced()).unwrap();
     assert!(value.len() <= 1_024, "{}: {value}", value.len());
 }
 
@@ -188,9 +188,20 @@ fn the_longest_notice_of_a_policy_fits_into_the_key_value_store() {
 fn a_plan_is_the_same_whenever_it_is_made_so_that_it_can_be_approved() {
     for front in ["cloudfront", "domain"] {
         let seen = observed(front, None);
-        let first = decide(&seen, front, None, false, now());
-        let later = decide(&seen, front, None, false, now() + TimeDelta::minutes(7));
-        assert_eq!(first, later);
+        let (first, _) = acts(decide(&seen, front, None, false, now()));
+        let late = now() + TimeDelta::hours(5);
+        let (later, _) = acts(decide(&seen, front, None, false, late));
+        let approved = |plan: &Plan| {
+            let mut plan = json!(plan);
+            for momentary in MaintenancePage::MOMENTARY {
+                plan.as_object_mut().unwrap().remove(*momentary);
+            }
+            plan
+        };
+        assert_eq!(approved(&first), approved(&later));
+        // Approved late, the page still has its whole term at the edge.
+        let whole = (front == "cloudfront").then(|| late + TimeDelta::hours(4));
+        assert_eq!(later.announced().until, whole);
     }
 }
 
@@ -226,7 +237,7 @@ fn what_an_attempt_that_died_wrote_is_concluded_under_the_version_it_left() {
         now(),
     ));
     let seen = Observed {
-        notice: Some(begun.notice.clone()),
+        notice: Some(begun.announced()),
         route: None,
         version: Some("v2".to_owned()),
     };

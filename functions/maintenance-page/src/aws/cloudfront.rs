@@ -133,7 +133,7 @@ impl InFront for Distribution<'_> {
         work: &Work<'_, MaintenancePage>,
     ) -> Result<Moved, PageError> {
         let clearance = work.clear("put the page up")?;
-        let notice = serde_json::to_string(&plan.notice).unwrap_or_default();
+        let notice = serde_json::to_string(&plan.announced()).unwrap_or_default();
         self.put(&notice, plan.version.as_deref(), clearance).await
     }
 
