@@ -247,6 +247,12 @@ pub trait Action:
 
     /// Refuses what has the right form but cannot be carried out, saying what would be right.
     fn check(&self) -> Result<(), String>;
+
+    /// Refuses what cannot be reached from where the function runs, saying what would be right.
+    fn check_reach(&self, home: &Home) -> Result<(), String> {
+        let _ = home;
+        Ok(())
+    }
 }
 
 impl<A: Action> Document<A> {
@@ -265,6 +271,19 @@ impl<A: Action> Document<A> {
             problem,
         })?;
         Ok(document)
+    }
+
+    /// Refuses targets that cannot be reached from `home`. `parameter` names the document's source in errors.
+    pub fn check_reach(&self, parameter: &str, home: &Home) -> Result<(), PolicyError> {
+        for Target { name, action, .. } in &self.targets {
+            action
+                .check_reach(home)
+                .map_err(|problem| PolicyError::Unsound {
+                    parameter: parameter.to_owned(),
+                    problem: format!("target {name}: {problem}"),
+                })?;
+        }
+        Ok(())
     }
 
     fn check(&self) -> Result<(), String> {
@@ -358,6 +377,13 @@ impl Home {
             region: arn.region().to_owned(),
             account: arn.account().to_owned(),
         })
+    }
+
+    /// Whether a resource is in this account and region.
+    #[must_use]
+    pub fn holds(&self, arn: &Arn) -> bool {
+        (arn.partition(), arn.region(), arn.account())
+            == (&*self.partition, &*self.region, &*self.account)
     }
 
     /// The ARN of an alarm that the policy gives by ARN or by a name in this account and region.

@@ -153,6 +153,28 @@ async fn a_warm_function_sees_an_alarm_that_is_new_in_the_policy() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_target_out_of_reach_is_refused_with_its_policy_until_that_is_mended() {
+    let (world, stage) = thing_in_alarm();
+    let event = || alarm_event("a1", State::Alarm, world.now(), "event-1");
+    stage.policy(&document(&[
+        target("thing", &["a1"]),
+        target("thing@elsewhere", &["a2"]),
+    ]));
+    for _ in 0..2 {
+        let error = stage.send(event(), "r-1").await.unwrap_err();
+        let words = "thing@elsewhere is not in ";
+        assert!(error.to_string().contains(words), "{error}");
+        assert!(!error.is_transient(), "{error}");
+    }
+    assert_eq!(value(&world, "thing"), NORMAL);
+    stage.policy(&document(&[target("thing", &["a1"])]));
+    assert_eq!(
+        stage.send(event(), "r-2").await.unwrap().overall,
+        Overall::Applied
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_conflict_is_tried_again_within_the_run_after_a_new_look() {
     let (world, stage) = thing_in_alarm();
     world.inner().conflicts_to_come = 2;

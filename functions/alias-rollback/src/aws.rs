@@ -75,7 +75,7 @@ impl Aws {
         policy: &Rollback,
         now: DateTime<Utc>,
     ) -> Result<Observed, RollbackError> {
-        let function = policy.function();
+        let function = policy.function_arn();
         let deployment = async {
             match &policy.codedeploy {
                 Some(group) => self.deployment(group).await,
@@ -107,7 +107,7 @@ impl Aws {
         })
     }
 
-    /// Reads an alias.
+    /// Reads an alias of the function with this ARN.
     pub async fn alias(&self, function: &str, name: &str) -> Result<Alias, RollbackError> {
         let answer = self
             .lambda
@@ -290,7 +290,7 @@ impl Aws {
         let answer = self
             .lambda
             .get_policy()
-            .function_name(policy.function())
+            .function_name(policy.function_arn())
             .qualifier(policy.name())
             .send()
             .await;
@@ -333,7 +333,7 @@ impl Aws {
         let answer = self
             .lambda
             .get_provisioned_concurrency_config()
-            .function_name(policy.function())
+            .function_name(policy.function_arn())
             .qualifier(policy.name())
             .send()
             .await;
@@ -429,7 +429,7 @@ impl Aws {
         let answer = self
             .lambda
             .update_alias()
-            .function_name(policy.function())
+            .function_name(policy.function_arn())
             .name(policy.name())
             .function_version(version.to_string())
             .routing_config(no_weights)
@@ -447,7 +447,7 @@ impl Aws {
             return Err(RollbackError::Aws(error));
         }
         // An answer that was lost, or an earlier attempt of this run, may have moved it already.
-        let alias = self.alias(policy.function(), policy.name()).await?;
+        let alias = self.alias(policy.function_arn(), policy.name()).await?;
         // One that was at the version before has not been moved while a weight is left.
         if from.map_or(alias.points_alone_to(version), |from| {
             alias.is_leaving(from, version)

@@ -218,7 +218,7 @@ impl AliasRollback {
         if dropped && action.smoke_test.is_none() {
             return (End::Finished, alone);
         }
-        let alias = match self.aws.alias(action.function(), action.name()).await {
+        let alias = match self.aws.alias(action.function_arn(), action.name()).await {
             Ok(alias) => alias,
             Err(error) => {
                 let reason = format!("the alias was moved, and could not be read back: {error}");

@@ -38,7 +38,7 @@ pub enum Step {
 /// A rollback, complete.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// The function's name.
+    /// The function's ARN.
     pub function: String,
     /// The alias's name.
     pub alias: String,
@@ -187,7 +187,7 @@ pub fn plan(
     };
     Planned::Act {
         plan: Plan {
-            function: policy.function().to_owned(),
+            function: policy.function_arn().to_owned(),
             alias: policy.name().to_owned(),
             from,
             step,

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::arn::Arn;
-use shared::policy::Action;
+use shared::policy::{Action, Home};
 
 /// One alias of a Lambda function.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -102,13 +102,13 @@ impl Default for Attestation {
 }
 
 impl Rollback {
-    /// The function's name.
+    /// The function's name, by which its metrics are counted.
     #[must_use]
     pub fn function(&self) -> &str {
         self.parts().0
     }
 
-    /// The function's ARN, without the alias.
+    /// The function's ARN, without the alias: a bare name would mean a function of the caller's own account and region.
     #[must_use]
     pub fn function_arn(&self) -> &str {
         let alias = self.alias.as_str();
@@ -133,6 +133,18 @@ impl Rollback {
 impl Action for Rollback {
     fn resource(&self) -> &str {
         self.alias.as_str()
+    }
+
+    /// A function of another region is not found, or another one of the same name is: an SDK client asks in its own
+    /// region. Metrics of another account are not among this one's.
+    fn check_reach(&self, home: &Home) -> Result<(), String> {
+        if home.holds(&self.alias) {
+            return Ok(());
+        }
+        Err(format!(
+            "alias {} is not in account {} and region {} ({}), where this function runs; deploy Forgeguard there and list the alias in its policy",
+            self.alias, home.account, home.region, home.partition
+        ))
     }
 
     fn check(&self) -> Result<(), String> {
@@ -203,6 +215,28 @@ mod tests {
         )
         .unwrap();
         assert_eq!((rollback.function(), rollback.name()), ("orders", "live"));
+    }
+
+    #[test]
+    fn an_alias_of_another_account_region_or_partition_is_out_of_reach() {
+        let rollback =
+            |alias: &str| -> Rollback { serde_json::from_value(json!({"alias": alias})).unwrap() };
+        let home = Home::of_function("arn:aws:lambda:eu-west-1:123456789012:function:f").unwrap();
+        rollback("arn:aws:lambda:eu-west-1:123456789012:function:orders:live")
+            .check_reach(&home)
+            .unwrap();
+        for elsewhere in [
+            "arn:aws:lambda:us-east-1:123456789012:function:orders:live",
+            "arn:aws:lambda:eu-west-1:999999999999:function:orders:live",
+            "arn:aws-cn:lambda:eu-west-1:123456789012:function:orders:live",
+        ] {
+            let problem = rollback(elsewhere).check_reach(&home).unwrap_err();
+            let words = "is not in account 123456789012 and region eu-west-1 (aws), where this function runs; deploy";
+            assert!(
+                problem.contains(elsewhere) && problem.contains(words),
+                "{problem}"
+            );
+        }
     }
 
     #[test]

@@ -26,6 +26,6 @@ impl<R: Remediation> Runtime<R> {
     /// Reads the policy, which puts the one cold round trip before the first event. What fails here is told when an
     /// event comes, so that the event is kept.
     pub async fn warm_up(&self) {
-        let _ = self.policies.known(&self.suite).await;
+        self.policies.warm_up(&self.suite).await;
     }
 }

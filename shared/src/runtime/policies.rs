@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::policy::{Action, Document, Loaded, PolicyError};
+use crate::policy::{Action, Document, Home, Loaded, PolicyError};
 use crate::runtime::suite::Suite;
+use crate::settings::Settings;
 
 /// A policy older than this is read again, beside the guard's own reading.
 const FRESH: TimeDelta = TimeDelta::seconds(60);
@@ -31,15 +32,27 @@ impl<A: Action> Policies<A> {
             .clone()
     }
 
-    /// The policy, read if it never was.
-    pub(super) async fn known(&self, suite: &Suite) -> Read<A> {
-        match self.held() {
-            Some(policy) => Ok(policy),
-            None => self.read(suite).await,
-        }
+    /// Reads the policy before anyone asks for it, and before it is known where the function runs.
+    pub(super) async fn warm_up(&self, suite: &Suite) {
+        let _ = self.unchecked(suite).await;
     }
 
-    pub(super) async fn read(&self, suite: &Suite) -> Read<A> {
+    /// The policy, read if it never was, or if what was read names a target that is out of reach: it may have been
+    /// mended since.
+    pub(super) async fn known(&self, suite: &Suite, home: &Home) -> Read<A> {
+        if let Some(policy) = self.held()
+            && let Ok(policy) = within_reach(suite, home, policy)
+        {
+            return Ok(policy);
+        }
+        self.read(suite, home).await
+    }
+
+    pub(super) async fn read(&self, suite: &Suite, home: &Home) -> Read<A> {
+        within_reach(suite, home, self.unchecked(suite).await?)
+    }
+
+    async fn unchecked(&self, suite: &Suite) -> Read<A> {
         let parameter = &suite.settings.policy_parameter;
         // What is changed while it is being read may not be in it.
         let read_at = suite.clock.now();
@@ -63,7 +76,7 @@ impl<A: Action> Policies<A> {
     /// lately still serves.
     pub(super) async fn refreshed(
         &self,
-        suite: &Suite,
+        (suite, home): (&Suite, &Home),
         known: &Arc<Loaded<A>>,
         event_at: DateTime<Utc>,
     ) -> Read<A> {
@@ -71,7 +84,7 @@ impl<A: Action> Policies<A> {
         if !is_due(known.read_at, event_at, now) {
             return Ok(Arc::clone(known));
         }
-        match self.read(suite).await {
+        match self.read(suite, home).await {
             Err(error) if error.is_transient() && !known.is_older_than(USABLE, now) => {
                 tracing::warn!(%error, read_at = %known.read_at, "using the policy read before");
                 Ok(Arc::clone(known))
@@ -79,6 +92,20 @@ impl<A: Action> Policies<A> {
             answer => answer,
         }
     }
+}
+
+/// A policy of which every target can be reached from `home`.
+fn within_reach<A: Action>(suite: &Suite, home: &Home, policy: Arc<Loaded<A>>) -> Read<A> {
+    let Settings {
+        policy_parameter,
+        local,
+        ..
+    } = &suite.settings;
+    // Under `sam local invoke` the function's own ARN names an account that is nobody's.
+    if !local {
+        policy.document.check_reach(policy_parameter, home)?;
+    }
+    Ok(policy)
 }
 
 /// Whether a policy is read again for an event: it may have been changed before the alarm did.

@@ -92,7 +92,7 @@ impl<'a, A: Action> Reads<'a, A> {
         self.policy
             .get_or_init(|| {
                 self.policies
-                    .refreshed(self.suite, &self.known, self.event_at)
+                    .refreshed((self.suite, self.home), &self.known, self.event_at)
             })
             .await
             .clone()

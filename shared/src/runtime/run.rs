@@ -85,14 +85,14 @@ impl<R: Remediation> Runtime<R> {
             event,
             continuation,
         };
-        let mut policy = self.policies.known(&self.suite).await?;
+        let mut policy = self.policies.known(&self.suite, &asked.home).await?;
         let mut read_here = false;
         let reports = loop {
             if Self::targets(&asked, &policy).is_empty() {
                 let enough = policies::suffices(policy.read_at, asked.event.changed_at);
                 if !enough && !read_here {
                     read_here = true;
-                    policy = self.policies.read(&self.suite).await?;
+                    policy = self.policies.read(&self.suite, &asked.home).await?;
                     continue;
                 }
                 break vec![self.nobodys(&asked)];

@@ -56,7 +56,7 @@ impl<R: Remediation> Runtime<R> {
         let (due, open, policy) = tokio::join!(
             ledger.due(R::NAME),
             ledger.open_alarms(),
-            self.current_policy(now),
+            self.current_policy(home, now),
         );
         let due = due?;
         let open = open?;
@@ -170,10 +170,13 @@ impl<R: Remediation> Runtime<R> {
 
     async fn current_policy(
         &self,
+        home: &Home,
         now: DateTime<Utc>,
     ) -> Result<Arc<Loaded<R::Action>>, Arc<PolicyError>> {
-        let known = self.policies.known(&self.suite).await?;
-        self.policies.refreshed(&self.suite, &known, now).await
+        let known = self.policies.known(&self.suite, home).await?;
+        self.policies
+            .refreshed((&self.suite, home), &known, now)
+            .await
     }
 
     /// Does what is due for one target.

@@ -39,6 +39,16 @@ impl shared::policy::Action for Toy {
         }
         Ok(())
     }
+
+    fn check_reach(&self, home: &shared::policy::Home) -> Result<(), String> {
+        match self.resource.split_once('@') {
+            Some((_, region)) if region != home.region => Err(format!(
+                "{} is not in {}; name a thing of this region",
+                self.resource, home.region
+            )),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// An error of a toy.
