@@ -22,7 +22,7 @@ pub struct Memory {
     pub serving: Option<Serving>,
     /// Versions that served well, by number.
     pub good: BTreeMap<u64, Attested>,
-    /// Versions that were rolled back from, by number. Never chosen again.
+    /// Versions that were rolled back from, by number. Not chosen, until another hand gives one the traffic once more.
     pub bad: BTreeMap<u64, Condemned>,
     /// The last rollback.
     pub last: Option<RolledBack>,
@@ -86,6 +86,16 @@ impl Memory {
         self
     }
 
+    /// Whether a version has the traffic again that was rolled back from, with no look at the alias between.
+    fn was_brought_back(&self, version: u64) -> bool {
+        let serving = self.serving.as_ref();
+        self.last.as_ref().is_some_and(|last| {
+            last.from == version
+                && self.bad.contains_key(&version)
+                && serving.is_some_and(|serving| serving.since <= last.at)
+        })
+    }
+
     fn condemn(&mut self, version: u64, at: DateTime<Utc>, incident_id: Option<String>) {
         self.good.remove(&version);
         self.bad.insert(version, Condemned { at, incident_id });
@@ -108,10 +118,11 @@ impl Memory {
                 self.condemn(before, now, None);
             }
         }
-        // Whoever goes to such a version again has thought better of it.
-        let by_hand = |condemned: &Condemned| condemned.incident_id.is_none();
-        if self.bad.get(&version).is_some_and(by_hand) {
-            self.bad.remove(&version);
+        // No rollback goes to such a version: whoever brought it back has thought better of it.
+        if self.bad.remove(&version).is_some() {
+            news.push(format!(
+                "version {version} was brought back after it was gone back from, and may prove itself anew"
+            ));
         }
         self.serving = Some(Serving {
             version,
@@ -138,7 +149,8 @@ pub fn learn(
     }
     let version = observed.alias.version;
     let mut news = Vec::new();
-    if known.serving.as_ref().map(|serving| serving.version) != Some(version) {
+    let served = known.serving.as_ref().map(|serving| serving.version);
+    if served != Some(version) || known.was_brought_back(version) {
         news = known.taken_over(version, now);
     }
     let traffic = observed.traffic_of(version);

@@ -1,5 +1,7 @@
 //! Whether a version is to blame, and what is done about it. Pure.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use shared::outcome::Rule;
@@ -9,6 +11,9 @@ use crate::AliasRollback;
 use crate::memory::Memory;
 use crate::observed::{Observed, Traffic, Version};
 use crate::policy::{Blame, DeploymentGroup, Rollback};
+
+/// Versions that are told of, with what speaks against each, where there is none to go back to.
+const TOLD: usize = 20;
 
 /// What is done.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,6 +55,9 @@ pub struct Plan {
     pub why: String,
     /// Who will disagree with the alias from now on.
     pub drift: String,
+    /// Newer versions that it does not go back to, each with the reason.
+    #[serde(default)]
+    pub skipped: Vec<String>,
     /// Whether the alias is invoked once afterwards.
     pub smoke_test: bool,
 }
@@ -153,6 +161,7 @@ pub fn plan(
         revision_id: observed.alias.revision_id.clone(),
         drops_weight: is_canary,
     };
+    let mut skipped = Vec::new();
     let step = match (&observed.deployment, &policy.codedeploy) {
         (Some(deployment), _) if deployment.rolls_back => {
             return Planned::InPlace {
@@ -180,8 +189,11 @@ pub fn plan(
             ));
         }
         _ if is_canary => point(observed.alias.version),
-        _ => match good(observed, memory, from) {
-            Ok(to) => point(to),
+        _ => match way_back(observed, policy, memory, (from, moment.now)) {
+            Ok((to, passed_over)) => {
+                skipped = passed_over;
+                point(to)
+            }
             Err(reason) => return unsafe_to(format!("{why}; {reason}")),
         },
     };
@@ -193,6 +205,7 @@ pub fn plan(
             step,
             why,
             drift: drift(observed, from),
+            skipped,
             smoke_test: policy.smoke_test.is_some(),
         },
         snapshot: None,
@@ -394,33 +407,95 @@ fn took_over(
     }
 }
 
-/// The newest earlier version that served well, is still there, and is not the bad one under another number.
-fn good(observed: &Observed, memory: &Memory, from: u64) -> Result<u64, String> {
-    let published =
-        |version: &Version| (version.code_sha256.clone(), version.configuration.clone());
-    let bad = observed.versions.get(&from).map(published);
-    let mut refused = Vec::new();
-    for number in memory.good.range(..from).rev().map(|(number, _)| *number) {
-        let why = match observed.versions.get(&number) {
-            None if observed.more_versions => "is not among the versions that were read",
-            None => "was deleted",
-            Some(version) if version.active == Some(false) => "is not active",
-            Some(version) if Some(published(version)) == bad => {
-                "has the same code and configuration"
-            }
-            Some(_) if memory.bad.contains_key(&number) => "was rolled back from",
-            Some(_) => return Ok(number),
-        };
-        refused.push(format!("version {number} {why}"));
+/// The newest earlier version that served well, is within reach, still there, and is not the bad one under another
+/// number; with those that are newer, and why they will not do.
+fn way_back(
+    observed: &Observed,
+    policy: &Rollback,
+    memory: &Memory,
+    (from, now): (u64, DateTime<Utc>),
+) -> Result<(u64, Vec<String>), String> {
+    let earlier = memory.good.range(..from).map(|(number, _)| *number);
+    let earlier = earlier.chain(memory.bad.range(..from).map(|(number, _)| *number));
+    let published = observed.versions.range(..from).map(|(number, _)| *number);
+    let candidates: BTreeSet<u64> = earlier.chain(published).collect();
+    let mut skipped = Vec::new();
+    for number in candidates.into_iter().rev() {
+        let why = unfit(observed, memory, (from, number))
+            .map(str::to_owned)
+            .or_else(|| too_far(policy, memory, (from, number, now)));
+        match why {
+            None => return Ok((number, skipped)),
+            Some(why) => skipped.push(format!("version {number} {why}")),
+        }
     }
-    let refused = if refused.is_empty() {
-        "no earlier version has been seen to serve well".to_owned()
+    let refused = if memory.good.range(..from).next().is_none() {
+        let others = if skipped.is_empty() { "" } else { ": " };
+        let known = "no earlier version has been seen to serve well";
+        format!("{known}{others}{}", told(&skipped))
     } else {
-        refused.join(", ")
+        told(&skipped)
     };
     Err(format!(
         "there is no version to go back to: {refused}; choose one by hand"
     ))
+}
+
+/// A function may have thousands of versions, and a reader has little time.
+fn told(skipped: &[String]) -> String {
+    match skipped.len().checked_sub(TOLD) {
+        None | Some(0) => skipped.join(", "),
+        Some(more) => format!("{}, and {more} older ones", skipped[..TOLD].join(", ")),
+    }
+}
+
+/// What speaks against a version by itself.
+fn unfit(observed: &Observed, memory: &Memory, (from, number): (u64, u64)) -> Option<&'static str> {
+    let published =
+        |version: &Version| (version.code_sha256.clone(), version.configuration.clone());
+    let bad = observed.versions.get(&from).map(published);
+    match observed.versions.get(&number) {
+        None if observed.more_versions => Some("is not among the versions that were read"),
+        None => Some("was deleted"),
+        Some(version) if version.active == Some(false) => Some("is not active"),
+        Some(version) if Some(published(version)) == bad => {
+            Some("has the same code and configuration")
+        }
+        Some(_) if memory.bad.contains_key(&number) => Some("was rolled back from"),
+        Some(_) if !memory.good.contains_key(&number) => Some("was not seen to serve well"),
+        Some(_) => None,
+    }
+}
+
+/// Whether a version is farther back than the policy goes. The one that served just before is not, however long ago it
+/// was attested.
+fn too_far(
+    policy: &Rollback,
+    memory: &Memory,
+    (from, number, now): (u64, u64, DateTime<Utc>),
+) -> Option<String> {
+    let serving = memory.serving.as_ref();
+    let before = serving.and_then(|serving| match serving.version {
+        version if version == from => serving.before,
+        // It took over since the last look.
+        version => Some(version),
+    });
+    if before == Some(number) {
+        return None;
+    }
+    let newer = memory.good.range(number + 1..from).count();
+    let most = policy.way_back.max_versions.get();
+    if newer >= most as usize {
+        return Some(format!("is farther back than way_back.max_versions {most}"));
+    }
+    let age = now - memory.good.get(&number)?.at;
+    let oldest = policy.way_back.max_age_seconds.get();
+    (age > TimeDelta::seconds(i64::from(oldest))).then(|| {
+        format!(
+            "was seen to serve well {} ago, longer than way_back.max_age_seconds {oldest}",
+            hours(age)
+        )
+    })
 }
 
 fn drift(observed: &Observed, from: u64) -> String {

@@ -20,6 +20,9 @@ pub struct Rollback {
     /// When a version is recorded as good.
     #[serde(default)]
     pub attestation: Attestation,
+    /// How far back a rollback may go.
+    #[serde(default)]
+    pub way_back: WayBack,
     /// The deployment group that shifts the alias's traffic. A deployment of it in flight is stopped, and rolls
     /// back by its own means.
     #[serde(default)]
@@ -55,6 +58,16 @@ pub struct Attestation {
     pub error_percent: f64,
 }
 
+/// How far back a rollback may go, beyond the version that served just before the bad one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct WayBack {
+    /// How long ago a version may have been seen to serve well last, in seconds.
+    pub max_age_seconds: NonZeroU32,
+    /// How many earlier versions that were seen to serve well are looked at, the newest first.
+    pub max_versions: NonZeroU32,
+}
+
 /// A `CodeDeploy` deployment group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -88,6 +101,15 @@ impl Default for Blame {
             error_percent: 5.0,
             margin_percent: 5.0,
             recency_seconds: number(86_400),
+        }
+    }
+}
+
+impl Default for WayBack {
+    fn default() -> Self {
+        Self {
+            max_age_seconds: number(2_592_000),
+            max_versions: number(5),
         }
     }
 }

@@ -127,6 +127,15 @@ fn decide_begun(
     memory: &Memory,
     begun: Option<&Plan>,
 ) -> PlannedBy<AliasRollback> {
+    decide_by(&policy(), observed, memory, begun)
+}
+
+fn decide_by(
+    policy: &Rollback,
+    observed: &Observed,
+    memory: &Memory,
+    begun: Option<&Plan>,
+) -> PlannedBy<AliasRollback> {
     let event = event();
     let moment = Moment {
         recovered: false,
@@ -140,7 +149,7 @@ fn decide_begun(
         overtaken: None,
         in_place: None,
     };
-    plan(observed, &policy(), &moment)
+    plan(observed, policy, &moment)
 }
 
 fn acts(planned: PlannedBy<AliasRollback>) -> Plan {
@@ -587,18 +596,102 @@ fn a_version_is_attested_once_it_has_served_well_alone() {
     assert_eq!(learn(&with_canary(), &policy(), None, later), None);
 }
 
+/// Whether or not the schedule saw the version that the rollback brought.
 #[test]
-fn a_version_that_was_rolled_back_from_is_never_attested_again() {
-    let known = memory(&[3, 5]).with(RolledBack {
+fn a_version_that_a_human_restored_after_a_rollback_is_forgiven() {
+    let unseen = memory(&[3, 5]).with(RolledBack {
         incident_id: INCIDENT.into(),
         from: 5,
         to: 3,
         at: now(),
     });
-    assert!(!known.good.contains_key(&5));
-    let mut healthy = observed();
-    healthy.total = traffic(1_000, 0);
-    assert_eq!(learn(&healthy, &policy(), Some(&known), now()), None);
+    assert!(!unseen.good.contains_key(&5) && unseen.bad.contains_key(&5));
+    let mut rolled_back = observed();
+    rolled_back.alias.version = 3;
+    rolled_back.total = traffic(1_000, 0);
+    let seen = learn(&rolled_back, &policy(), Some(&unseen), now()).unwrap();
+    assert!(seen.memory.bad.contains_key(&5), "nobody restored it yet");
+    let mut restored = observed();
+    restored.total = traffic(1_000, 0);
+    let later = now() + TimeDelta::minutes(5);
+    for known in [unseen, seen.memory] {
+        let lesson = learn(&restored, &policy(), Some(&known), later).unwrap();
+        let told = "version 5 was brought back after it was gone back from";
+        assert!(lesson.summary.contains(told), "{}", lesson.summary);
+        let known = &lesson.memory;
+        assert!(!known.bad.contains_key(&5) && !known.good.contains_key(&5));
+        assert_eq!(known.serving.as_ref().unwrap().since, later);
+        let proved = later + TimeDelta::minutes(5);
+        let lesson = learn(&restored, &policy(), Some(known), proved).unwrap();
+        assert!(lesson.memory.good.contains_key(&5), "{}", lesson.summary);
+    }
+}
+
+#[test]
+fn the_way_back_is_as_short_as_the_policy_wants() {
+    let mut known = memory(&[1, 2, 3, 4]);
+    known.serving.as_mut().unwrap().before = Some(4);
+    let mut all = observed();
+    all.versions.get_mut(&4).unwrap().active = Some(false);
+    let old = Attested {
+        at: now() - TimeDelta::days(31),
+        traffic: traffic(5_000, 3),
+    };
+    known.good.insert(3, old.clone());
+    let plan = acts(decide(&all, &known));
+    assert_eq!(plan.to(), 2);
+    assert_eq!(
+        plan.skipped,
+        [
+            "version 4 is not active",
+            "version 3 was seen to serve well 744 h ago, longer than way_back.max_age_seconds 2592000",
+        ]
+    );
+    all.versions.get_mut(&2).unwrap().active = Some(false);
+    assert_eq!(acts(decide(&all, &known)).to(), 1);
+    let mut nearer = policy();
+    nearer.way_back.max_versions = std::num::NonZeroU32::new(3).unwrap();
+    escalates(
+        &decide_by(&nearer, &all, &known, None),
+        "version 1 is farther back than way_back.max_versions 3",
+    );
+    // The one that served just before is the way back, however quiet the time since it was seen.
+    known.serving.as_mut().unwrap().before = Some(3);
+    assert_eq!(acts(decide(&all, &known)).to(), 3);
+    known.serving = Some(Serving {
+        version: 3,
+        since: now() - TimeDelta::days(60),
+        before: None,
+    });
+    assert_eq!(acts(decide(&all, &known)).to(), 3);
+}
+
+#[test]
+fn of_many_versions_that_will_not_do_the_newest_are_told() {
+    let mut many = observed();
+    let first = many.versions[&1].clone();
+    many.alias.version = 101;
+    many.versions = (1..=101)
+        .map(|number| {
+            (
+                number,
+                Version {
+                    number,
+                    ..first.clone()
+                },
+            )
+        })
+        .collect();
+    many.versions.get_mut(&101).unwrap().code_sha256 = "bad".into();
+    let planned = decide(&many, &Memory::default());
+    escalates(
+        &planned,
+        "no earlier version has been seen to serve well: version 100 was",
+    );
+    escalates(
+        &planned,
+        "version 81 was not seen to serve well, and 80 older ones; choose",
+    );
 }
 
 fn situations() -> impl Strategy<Value = (Observed, Memory)> {
