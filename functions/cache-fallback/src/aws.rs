@@ -1,10 +1,10 @@
 //! The calls that a fallback to caching makes: to API Gateway and `CloudWatch`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use aws_config::SdkConfig;
 use aws_sdk_apigateway::types::{
-    AuthorizerType, CacheClusterStatus, Integration, IntegrationType, Method, MethodSetting,
+    AuthorizerType, CacheClusterStatus, Integration as SdkIntegration, Method, MethodSetting,
     Op as SdkOp, PatchOperation, Resource,
 };
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
@@ -14,26 +14,13 @@ use shared::metric_data;
 use shared::remediation::Clearance;
 
 use crate::error::CacheError;
+use crate::method::{Access, Authorizer, Declared, Integration, TOKEN, described};
 use crate::plan::{ApiMethod, Caching, Observed, Op, Others, Patch, Setting, Stage, key};
 use crate::policy::Cache;
-use crate::template::{self, PLACES, Read};
 
 /// Pages of resources read at most; 500 resources each.
 const PAGES: usize = 20;
 const PAGE: i32 = 500;
-/// Where API Gateway reads an API key.
-const API_KEY: &str = "method.request.header.x-api-key";
-/// Where an authorizer reads its token unless it says otherwise.
-const TOKEN: &str = "method.request.header.Authorization";
-
-/// Who lets clients in.
-#[derive(Debug)]
-struct Authorizer {
-    name: String,
-    /// Where it reads who the client is; nothing where that can be anywhere in the request.
-    sources: Vec<String>,
-}
-
 /// The clients.
 #[derive(Debug)]
 pub struct Aws {
@@ -128,12 +115,8 @@ impl Aws {
             .iter()
             .map(|cached| cached.path.as_str())
             .collect();
-        let wanted = methods(&resources).filter(|(path, ..)| named.contains(path));
-        let all = wanted.map(|(path, name, method)| ApiMethod {
-            shares_cache_with: sharing(&resources, path, method),
-            ..described(path, name, method, &authorizers)
-        });
-        Ok(all.collect())
+        let all = declared(&resources, &authorizers);
+        Ok(described(&all, |path| named.contains(path)))
     }
 
     async fn resources(&self, policy: &Cache) -> Result<Vec<Resource>, CacheError> {
@@ -250,163 +233,72 @@ impl Aws {
     }
 }
 
-/// All methods, each with its resource's path and its name.
-fn methods(resources: &[Resource]) -> impl Iterator<Item = (&str, &str, &Method)> {
-    resources.iter().flat_map(|resource| {
+/// All methods, as the API declares them.
+fn declared(resources: &[Resource], authorizers: &HashMap<String, Authorizer>) -> Vec<Declared> {
+    let methods = resources.iter().flat_map(|resource| {
         let path = resource.path().unwrap_or_default();
         let methods = resource.resource_methods().into_iter().flatten();
-        methods.map(move |(name, method)| (path, name.as_str(), method))
-    })
-}
-
-/// The methods of other resources whose integrations keep their answers in the same namespace.
-fn sharing(resources: &[Resource], path: &str, method: &Method) -> Vec<String> {
-    let namespace = |method: &Method| {
-        let integration = method.method_integration();
-        integration
-            .and_then(Integration::cache_namespace)
-            .map(str::to_owned)
-    };
-    let Some(own) = namespace(method) else {
-        return Vec::new();
-    };
-    methods(resources)
-        .filter(|(other, _, method)| *other != path && namespace(method).as_ref() == Some(&own))
-        .map(|(path, name, _)| format!("{name} {path}"))
-        .collect()
-}
-
-/// What a method's answer may depend on, and what its cache key holds.
-fn described(
-    path: &str,
-    name: &str,
-    method: &Method,
-    authorizers: &HashMap<String, Authorizer>,
-) -> ApiMethod {
-    let mut inputs = BTreeSet::new();
-    let mut unkeyable = None;
-    // Without them in the key, one answer serves every value of a path parameter.
-    for part in path.split('/') {
-        if let Some(parameter) = part.strip_prefix('{').and_then(|it| it.strip_suffix('}')) {
-            let parameter = parameter.trim_end_matches('+');
-            inputs.insert(format!("method.request.path.{parameter}"));
-        }
-    }
-    inputs.extend(
-        method
-            .request_parameters()
-            .into_iter()
-            .flatten()
-            .map(|(name, _)| name.clone()),
-    );
-    if method.api_key_required() == Some(true) {
-        inputs.insert(API_KEY.to_owned());
-    }
-    match method.authorization_type() {
-        None | Some("NONE") => {}
-        Some("AWS_IAM") => {
-            unkeyable = Some(
-                "it is signed by its callers (AWS_IAM), and no cache key can hold who signed"
-                    .to_owned(),
-            );
-        }
-        Some(_) => {
-            let authorizer = method.authorizer_id().and_then(|id| authorizers.get(id));
-            match authorizer {
-                Some(Authorizer { name, sources }) if sources.is_empty() => {
-                    unkeyable = Some(format!(
-                        "its authorizer {name} can read all of the request (REQUEST without identitySource), and no cache key can hold that"
-                    ));
-                }
-                Some(Authorizer { sources, .. }) => inputs.extend(sources.iter().cloned()),
-                None => drop(inputs.insert(TOKEN.to_owned())),
-            }
-        }
-    }
-    let integration = method.method_integration();
-    let mapped = integration
-        .and_then(|integration| integration.request_parameters())
-        .into_iter()
-        .flatten()
-        .map(|(_, from)| from);
-    for from in mapped {
-        let context = from.strip_prefix("context.");
-        if context.is_some_and(|context| !template::is_alike(context)) {
-            unkeyable.get_or_insert_with(|| {
-                format!("its integration reads {from}, which no cache key can hold")
-            });
-        } else if from.starts_with("method.request.") {
-            inputs.insert(from.clone());
-        }
-    }
-    let cache_key = integration.map_or(&[][..], Integration::cache_key_parameters);
-    let templates = integration.and_then(|integration| integration.request_templates());
-    let templates = templates.into_iter().flatten();
-    let reads: BTreeSet<Read> = templates
-        .flat_map(|(_, template)| template::reads(template))
-        .collect();
-    for read in reads {
-        match read {
-            Read::Named(name) => inputs.extend(unless_known(&name, &inputs, cache_key)),
-            Read::Placed(parameter) => drop(inputs.insert(parameter)),
-            Read::Unkeyable(read) => {
-                unkeyable.get_or_insert_with(|| {
-                    format!("its mapping template reads {read}, which no cache key can hold")
-                });
-            }
-        }
-    }
-    let held = |source: &String| source.starts_with("method.request.");
-    if let Some(source) = inputs.iter().find(|source| !held(source)) {
-        unkeyable.get_or_insert_with(|| {
-            format!("its authorizer reads {source}, which no cache key can hold")
-        });
-    }
-    let passes_all = passes_all(integration);
-    ApiMethod {
-        path: path.to_owned(),
-        method: name.to_owned(),
-        inputs: inputs.into_iter().collect(),
-        passes_all,
-        shares_cache_with: Vec::new(),
-        unkeyable,
-        cache_key: cache_key.to_vec(),
-    }
-}
-
-/// Why an integration may pass on all of a request: whatever is not known to pass on chosen parts may. A body without a
-/// mapping template is passed on unless `passthroughBehavior` says otherwise (API Gateway Developer Guide, "Method
-/// request behavior for payloads without mapping templates").
-fn passes_all(integration: Option<&Integration>) -> Option<String> {
-    let Some(integration) = integration else {
-        return Some("of no known type".to_owned());
-    };
-    let templates = integration.request_templates();
-    let mapped = templates.is_some_and(|templates| !templates.is_empty());
-    match (integration.r#type(), integration.passthrough_behavior()) {
-        (Some(IntegrationType::Mock), _)
-        | (Some(IntegrationType::Aws | IntegrationType::Http), Some("NEVER")) => None,
-        (Some(IntegrationType::Aws | IntegrationType::Http), Some("WHEN_NO_TEMPLATES"))
-            if mapped =>
-        {
-            None
-        }
-        (Some(kind @ (IntegrationType::Aws | IntegrationType::Http)), _) => Some(format!(
-            "{} without a passthroughBehavior that keeps a request's body back",
-            kind.as_str()
-        )),
-        (Some(kind), _) => Some(kind.as_str().to_owned()),
-        (None, _) => Some("of no known type".to_owned()),
-    }
-}
-
-/// A parameter that a template reads wherever the request has it, unless it is in the cache key or asked for already.
-fn unless_known(name: &str, inputs: &BTreeSet<String>, cache_key: &[String]) -> Option<String> {
-    let known = PLACES.iter().any(|place| {
-        let parameter = template::parameter(place, name);
-        inputs.contains(&parameter) || cache_key.contains(&parameter)
+        methods.map(move |(name, method)| (path, name, method))
     });
-    (!known).then(|| template::parameter("querystring", name))
+    let declared = methods.map(|(path, name, method)| {
+        let parameters = method.request_parameters().into_iter().flatten();
+        Declared {
+            path: path.to_owned(),
+            name: name.clone(),
+            parameters: parameters.map(|(name, _)| name.clone()).collect(),
+            api_key: method.api_key_required() == Some(true),
+            access: access(method, authorizers),
+            integration: method.method_integration().map(integration),
+        }
+    });
+    declared.collect()
+}
+
+fn access(method: &Method, authorizers: &HashMap<String, Authorizer>) -> Access {
+    match method.authorization_type() {
+        None | Some("NONE") => Access::Open,
+        Some("AWS_IAM") => Access::Signed,
+        Some(_) => method
+            .authorizer_id()
+            .and_then(|id| authorizers.get(id))
+            .map_or(Access::Unknown, |found| Access::By(found.clone())),
+    }
+}
+
+fn integration(found: &SdkIntegration) -> Integration {
+    let answers = found.integration_responses().into_iter().flatten();
+    let (headers, templates): (Vec<_>, Vec<_>) = answers
+        .map(|(_, answer)| (answer.response_parameters(), answer.response_templates()))
+        .unzip();
+    let sources = |map: Option<&HashMap<String, String>>| -> Vec<String> {
+        map.into_iter()
+            .flatten()
+            .map(|(_, from)| from.clone())
+            .collect()
+    };
+    let texts = |map: Option<&HashMap<String, String>>| -> BTreeMap<String, String> {
+        let pairs = map.into_iter().flatten();
+        pairs
+            .map(|(kind, text)| (kind.clone(), text.clone()))
+            .collect()
+    };
+    Integration {
+        kind: found.r#type().map(|kind| kind.as_str().to_uppercase()),
+        passthrough: found.passthrough_behavior().map(str::to_uppercase),
+        mapped: sources(found.request_parameters()),
+        templates: texts(found.request_templates()),
+        answers_mapped: headers.into_iter().flat_map(sources).collect(),
+        answer_templates: templates.into_iter().map(texts).collect(),
+        as_caller: found.credentials().is_some_and(is_the_caller),
+        namespace: found.cache_namespace().map(str::to_owned),
+        key: found.cache_key_parameters().to_vec(),
+    }
+}
+
+/// `arn:aws:iam::*:user/*` has an integration called as whoever called the method (API Gateway API Reference,
+/// `Integration`, `credentials`).
+fn is_the_caller(credentials: &str) -> bool {
+    credentials.contains('*')
 }
 
 fn authorizer(found: &aws_sdk_apigateway::types::Authorizer) -> Authorizer {
@@ -467,7 +359,22 @@ where
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_apigateway::types::{IntegrationResponse, IntegrationType};
+
     use super::*;
+    use crate::plan::ApiMethod;
+
+    fn at(path: &str, method: Method) -> Resource {
+        Resource::builder()
+            .path(path)
+            .resource_methods("GET", method)
+            .build()
+    }
+
+    fn only(path: &str, method: &Method, authorizers: &HashMap<String, Authorizer>) -> ApiMethod {
+        let all = declared(&[at(path, method.clone())], authorizers);
+        described(&all, |_| true).pop().unwrap()
+    }
 
     #[test]
     fn settings_have_one_key_however_they_are_shown() {
@@ -491,7 +398,7 @@ mod tests {
             .identity_source("method.request.header.Cookie")
             .build();
         let authorizers = HashMap::from([("a1".to_owned(), authorizer(&cookie))]);
-        let described = described("/orders/{id}/{rest+}", "GET", &method, &authorizers);
+        let described = only("/orders/{id}/{rest+}", &method, &authorizers);
         assert_eq!(
             described.inputs,
             [
@@ -509,13 +416,13 @@ mod tests {
     fn who_signed_and_what_the_context_says_fits_in_no_key() {
         let none = HashMap::new();
         let signed = Method::builder().authorization_type("AWS_IAM").build();
-        let told = described("/a", "GET", &signed, &none).unkeyable.unwrap();
+        let told = only("/a", &signed, &none).unkeyable.unwrap();
         assert!(told.contains("AWS_IAM"), "{told}");
-        let integration = aws_sdk_apigateway::types::Integration::builder()
+        let integration = SdkIntegration::builder()
             .request_parameters("integration.request.header.user", "context.authorizer.sub")
             .build();
         let reads = Method::builder().method_integration(integration).build();
-        let told = described("/a", "GET", &reads, &none).unkeyable.unwrap();
+        let told = only("/a", &reads, &none).unkeyable.unwrap();
         assert!(told.contains("context.authorizer.sub"), "{told}");
     }
 
@@ -530,7 +437,7 @@ mod tests {
             .build();
         let read = |found: &_| {
             let authorizers = HashMap::from([("a1".to_owned(), authorizer(found))]);
-            described("/a", "GET", &method, &authorizers)
+            only("/a", &method, &authorizers)
         };
         for source in [None, Some(String::new())] {
             whole = whole.set_identity_source(source);
@@ -543,35 +450,128 @@ mod tests {
 
     #[test]
     fn a_method_depends_on_what_its_mapping_templates_read() {
-        let read = |template: &str, cache_key: &[&str]| {
-            let mut integration =
-                Integration::builder().request_templates("application/json", template);
-            for parameter in cache_key {
-                integration = integration.cache_key_parameters(*parameter);
-            }
-            let method = Method::builder()
-                .method_integration(integration.build())
+        let read = |template: &str| {
+            let integration = SdkIntegration::builder()
+                .request_templates("application/json", template)
+                .passthrough_behavior("NEVER")
                 .build();
-            described("/orders/{id}", "GET", &method, &HashMap::new())
+            let method = Method::builder().method_integration(integration).build();
+            only("/orders/{id}", &method, &HashMap::new())
         };
         let id = "method.request.path.id";
         let page = "method.request.querystring.page";
         let header = "method.request.header.page";
-        assert_eq!(read("$input.params('id')", &[]).inputs, [id]);
-        assert_eq!(read("$input.params('page')", &[]).inputs, [id, page]);
-        assert_eq!(read("$input.params('page')", &[header]).inputs, [id]);
-        let placed = read("$input.params().header.page", &[page]);
-        assert_eq!(placed.inputs, [header, id]);
-        let told = read("$context.identity.sourceIp", &[]).unkeyable.unwrap();
+        assert_eq!(read("$input.params('id')").inputs, [id]);
+        // The query is asked first, and then the headers.
+        assert_eq!(read("$input.params('page')").inputs, [header, id, page]);
+        let placed = read("$input.params().querystring.page");
+        assert_eq!(placed.inputs, [id, page]);
+        let told = read("$context.identity.sourceIp").unkeyable.unwrap();
         assert!(told.contains("$context.identity.sourceIp"), "{told}");
+    }
+
+    #[test]
+    fn a_request_that_chooses_among_templates_depends_on_what_it_chooses_by() {
+        let answer = IntegrationResponse::builder()
+            .response_templates("application/json", "{}")
+            .response_templates("application/xml", "<a/>")
+            .build();
+        let integration = SdkIntegration::builder()
+            .request_templates("application/json", "{}")
+            .request_templates("application/xml", "<a/>")
+            .integration_responses("200", answer)
+            .build();
+        let method = Method::builder().method_integration(integration).build();
+        let told = only("/a", &method, &HashMap::new());
+        let by = [
+            "method.request.header.Accept",
+            "method.request.header.Content-Type",
+        ];
+        assert_eq!(told.inputs, by);
+    }
+
+    #[test]
+    fn a_template_that_a_request_can_go_around_depends_on_its_content_type() {
+        let read = |passthrough: &str| {
+            let integration = SdkIntegration::builder()
+                .r#type(IntegrationType::Mock)
+                .request_templates("application/json", "{}")
+                .passthrough_behavior(passthrough);
+            let method = Method::builder().method_integration(integration.build());
+            only("/a", &method.build(), &HashMap::new()).inputs
+        };
+        let by = ["method.request.header.Content-Type"];
+        assert_eq!(read("WHEN_NO_MATCH"), by);
+        assert_eq!(read("WHEN_NO_TEMPLATES"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_authorizer_that_is_not_the_apis_tells_nothing() {
+        let method = Method::builder()
+            .authorization_type("CUSTOM")
+            .authorizer_id("gone")
+            .build();
+        let told = only("/a", &method, &HashMap::new()).unkeyable.unwrap();
+        assert!(told.contains("not among those of the API"), "{told}");
+    }
+
+    #[test]
+    fn an_answer_can_tell_of_the_request_too() {
+        let read = |answer: IntegrationResponse| {
+            let integration = SdkIntegration::builder()
+                .integration_responses("200", answer)
+                .build();
+            let method = Method::builder().method_integration(integration).build();
+            only("/a", &method, &HashMap::new()).unkeyable
+        };
+        let templated = |text: &str| {
+            let answer = IntegrationResponse::builder();
+            read(answer.response_templates("application/json", text).build())
+        };
+        let told = templated("$context.identity.sourceIp").unwrap();
+        assert!(told.contains("$context.identity.sourceIp"), "{told}");
+        let header = IntegrationResponse::builder()
+            .response_parameters("method.response.header.who", "context.identity.caller");
+        let told = read(header.build()).unwrap();
+        assert!(told.contains("context.identity.caller"), "{told}");
+        // The body is the backend's here, and the status is set.
+        let own = "#set($context.responseOverride.status = 404)$input.json('$')";
+        assert_eq!(templated(own), None);
+    }
+
+    #[test]
+    fn a_key_holds_only_what_its_method_declares() {
+        let page = "method.request.querystring.page";
+        let read = |declared: bool| {
+            let integration = SdkIntegration::builder().cache_key_parameters(page);
+            let mut method = Method::builder().method_integration(integration.build());
+            if declared {
+                method = method.request_parameters(page, false);
+            }
+            only("/a", &method.build(), &HashMap::new()).cache_key
+        };
+        assert_eq!(read(true), [page]);
+        assert_eq!(read(false), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_caller_whose_credentials_are_passed_on_and_a_body_fit_in_no_key() {
+        let caller = SdkIntegration::builder().credentials("arn:aws:iam::*:user/*");
+        let body = SdkIntegration::builder()
+            .request_parameters("integration.request.header.a", "method.request.body.a");
+        for (integration, words) in [(caller, "its caller's"), (body, "method.request.body.a")] {
+            let method = Method::builder().method_integration(integration.build());
+            let told = only("/a", &method.build(), &HashMap::new()).unkeyable;
+            assert!(told.unwrap().contains(words));
+        }
     }
 
     #[test]
     fn what_passes_the_whole_request_on_is_told() {
         let passes = |kind: Option<IntegrationType>| {
-            let integration = Integration::builder().set_type(kind).build();
+            let integration = SdkIntegration::builder().set_type(kind).build();
             let method = Method::builder().method_integration(integration).build();
-            described("/a", "GET", &method, &HashMap::new()).passes_all
+            only("/a", &method, &HashMap::new()).passes_all
         };
         for kind in [IntegrationType::AwsProxy, IntegrationType::HttpProxy] {
             assert_eq!(passes(Some(kind.clone())), Some(kind.as_str().to_owned()));
@@ -585,7 +585,7 @@ mod tests {
             (Some("NEVER"), None, true),
         ] {
             for kind in [IntegrationType::Aws, IntegrationType::Http] {
-                let mut integration = Integration::builder()
+                let mut integration = SdkIntegration::builder()
                     .r#type(kind)
                     .set_passthrough_behavior(behaviour.map(str::to_owned));
                 if let Some(template) = template {
@@ -594,33 +594,33 @@ mod tests {
                 let method = Method::builder()
                     .method_integration(integration.build())
                     .build();
-                let told = described("/a", "GET", &method, &HashMap::new()).passes_all;
+                let told = only("/a", &method, &HashMap::new()).passes_all;
                 assert_eq!(told.is_none(), kept_back, "{behaviour:?} {template:?}");
             }
         }
         assert!(passes(None).is_some());
-        let none = described("/a", "GET", &Method::builder().build(), &HashMap::new());
+        let none = only("/a", &Method::builder().build(), &HashMap::new());
         assert!(none.passes_all.is_some());
     }
 
     #[test]
     fn methods_of_other_resources_in_one_namespace_share_a_cache() {
         let resource = |path: &str, namespace: &str| {
-            let integration = Integration::builder().cache_namespace(namespace).build();
-            let method = Method::builder().method_integration(integration).build();
-            Resource::builder()
-                .path(path)
-                .resource_methods("GET", method)
-                .build()
+            let integration = SdkIntegration::builder().cache_namespace(namespace).build();
+            at(
+                path,
+                Method::builder().method_integration(integration).build(),
+            )
         };
         let resources = [
             resource("/a", "one"),
             resource("/b", "one"),
             resource("/c", "two"),
         ];
+        let all = declared(&resources, &HashMap::new());
         let shared = |path: &str| {
-            let (_, _, method) = methods(&resources).find(|(at, ..)| *at == path).unwrap();
-            sharing(&resources, path, method)
+            let mut found = described(&all, |at| at == path);
+            found.pop().unwrap().shares_cache_with
         };
         assert_eq!(shared("/a"), ["GET /b"]);
         assert_eq!(shared("/c"), Vec::<String>::new());

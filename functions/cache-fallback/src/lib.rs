@@ -6,6 +6,7 @@
 
 pub mod aws;
 pub mod error;
+pub mod method;
 pub mod plan;
 pub mod policy;
 pub mod template;

@@ -466,35 +466,61 @@ fn chosen<'a>(observed: &'a Observed, policy: &Cache) -> Result<Vec<&'a ApiMetho
         );
     }
     for (method, vouched) in &all {
-        let name = format!("{} {}", method.method, method.path);
-        if !method.shares_cache_with.is_empty() {
-            return Err(format!(
-                "{name} cannot be cached: its cache namespace is also that of {}, so that one would be served the other's answers; give its integration a cacheNamespace of its own",
-                method.shares_cache_with.join(", ")
-            ));
-        }
-        if let Some(why) = &method.unkeyable {
+        if let Some(why) = unsafe_to_cache(observed, method, *vouched) {
+            let name = format!("{} {}", method.method, method.path);
             return Err(format!("{name} cannot be cached: {why}"));
-        }
-        let missing: Vec<&str> = method
-            .inputs
-            .iter()
-            .filter(|input| !method.cache_key.contains(input))
-            .map(String::as_str)
-            .collect();
-        if !missing.is_empty() {
-            return Err(format!(
-                "{name} cannot be cached: its cache key lacks {}, so that one client would be served another's answer; add it to the cache key parameters and deploy the API",
-                missing.join(", ")
-            ));
-        }
-        if let Some(integration) = method.passes_all.as_ref().filter(|_| !vouched) {
-            return Err(format!(
-                "{name} cannot be cached: its integration is {integration}, which passes on the whole request, so that one client may be served another's answer; if the backend answers every client alike, vouch for that with answers_all_clients_alike"
-            ));
         }
     }
     Ok(all.into_iter().map(|(method, _)| method).collect())
+}
+
+/// Why a method cannot be cached without serving one client another's answer.
+fn unsafe_to_cache(observed: &Observed, method: &ApiMethod, vouched: bool) -> Option<String> {
+    if !method.shares_cache_with.is_empty() {
+        return Some(format!(
+            "its cache namespace is also that of {}, so that one would be served the other's answers; give its integration a cacheNamespace of its own",
+            method.shares_cache_with.join(", ")
+        ));
+    }
+    if let Some(other) = cached_beside(observed, method) {
+        return Some(format!(
+            "{other} of the same path is cached already, and whether the one is served the other's entries is documented nowhere; turn caching off there"
+        ));
+    }
+    if let Some(why) = &method.unkeyable {
+        return Some(why.clone());
+    }
+    let missing: Vec<&str> = method
+        .inputs
+        .iter()
+        .filter(|input| !method.cache_key.contains(input))
+        .map(String::as_str)
+        .collect();
+    if !missing.is_empty() {
+        return Some(format!(
+            "its cache key lacks {}, so that one client would be served another's answer; declare it in the method's request parameters, add it to the cache key parameters, and deploy the API",
+            missing.join(", ")
+        ));
+    }
+    let integration = method.passes_all.as_ref().filter(|_| !vouched)?;
+    Some(format!(
+        "its integration is {integration}, which passes on the whole request, so that one client may be served another's answer; if the backend answers every client alike, vouch for that with answers_all_clients_alike"
+    ))
+}
+
+/// Another method of the same path that the stage caches. Settings for every method cache GET alone (API Gateway
+/// Developer Guide, "Cache settings for REST APIs"); ANY may be one.
+fn cached_beside(observed: &Observed, method: &ApiMethod) -> Option<String> {
+    let settings = &observed.stage.settings;
+    let caches = |key: &str| settings.get(key).map(|setting| setting.caching.enabled);
+    let for_every = caches(EVERY_METHOD) == Some(true);
+    let mut others = observed.methods.iter().filter(|other| {
+        other.path == method.path
+            && other.method != method.method
+            && caches(&key(&other.path, &other.method))
+                .unwrap_or(for_every && ["GET", "ANY"].contains(&other.method.as_str()))
+    });
+    others.next().map(|other| other.method.clone())
 }
 
 fn put(stage: &Stage, policy: &Cache, chosen: &[&ApiMethod]) -> Put {

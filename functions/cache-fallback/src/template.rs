@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 /// Where a request has parameters, in the order in which `$input.params('x')` looks for `x`.
-pub const PLACES: [&str; 3] = ["path", "querystring", "header"];
+const PLACES: [&str; 3] = ["path", "querystring", "header"];
 
 /// Something that a template reads.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,34 +18,78 @@ pub enum Read {
     Unkeyable(String),
 }
 
-/// All that a template reads.
+/// What reads a body: that of the request in a template of the request, that of the answer in one of the answer.
+const BODIES: [&str; 3] = ["body", "json", "path"];
+
+/// All that a template of the request reads.
 #[must_use]
 pub fn reads(template: &str) -> BTreeSet<Read> {
+    let bodies = BODIES.map(|word| format!("input.{word}"));
+    let bodies = bodies.iter().filter(|word| template.contains(*word));
+    let bodies = bodies.map(|word| Read::Unkeyable(format!("${word}")));
+    bodies.chain(reads_of_an_answer(template)).collect()
+}
+
+/// All that a template of the answer reads of the request.
+#[must_use]
+pub fn reads_of_an_answer(template: &str) -> BTreeSet<Read> {
     // A word without its `$` is taken for a variable: it can be written `$x`, `$!x`, and `${x}`.
     let contexts = after(template, "context.").filter_map(|rest| {
         let name = leading(rest, |c| is_name(c) || c == '.').trim_end_matches('.');
         (!is_alike(name)).then(|| Read::Unkeyable(format!("$context.{name}")))
     });
-    let bodies = ["input.body", "input.json", "input.path"].into_iter();
-    let bodies = bodies.filter(|word| template.contains(word));
-    let bodies = bodies.map(|word| Read::Unkeyable(format!("${word}")));
     let parameters = after(template, "input.params").map(|rest| {
         named(rest)
             .or_else(|| placed(rest))
             .unwrap_or_else(|| Read::Unkeyable(format!("$input.params{}", call(rest))))
     });
-    contexts.chain(bodies).chain(parameters).collect()
+    let whole = variables(template).filter_map(|(name, rest)| {
+        let known = match name {
+            "context" => rest.starts_with('.'),
+            "input" => {
+                let mut steps = BODIES.into_iter().chain(["params"]);
+                let step = rest.strip_prefix('.');
+                step.is_some_and(|step| steps.any(|known| step.starts_with(known)))
+            }
+            _ => true,
+        };
+        (!known).then(|| Read::Unkeyable(format!("${name}")))
+    });
+    // What they carry out is written nowhere.
+    let written = ["evaluate", "parse", "include"].into_iter();
+    let written = written.filter(|word| {
+        template.contains(&format!("#{word}")) || template.contains(&format!("#{{{word}}}"))
+    });
+    let written = written.map(|word| Read::Unkeyable(format!("#{word}")));
+    contexts
+        .chain(parameters)
+        .chain(whole)
+        .chain(written)
+        .collect()
 }
+
+/// Each variable that a template names, with what follows it.
+fn variables(template: &str) -> impl Iterator<Item = (&str, &str)> {
+    after(template, "$").map(|rest| {
+        let rest = rest.trim_start_matches('!');
+        let rest = rest.strip_prefix('{').unwrap_or(rest);
+        let name = leading(rest, is_name);
+        (name, rest.get(name.len()..).unwrap_or_default())
+    })
+}
+
+/// What a template of the answer sets and does not read (API Gateway Developer Guide, "Use a mapping template to override
+/// an API's request and response parameters and status codes").
+const SET: &str = "responseOverride.";
 
 /// Whether a part of the context, such as `stage`, tells no client from another.
 #[must_use]
 pub fn is_alike(context: &str) -> bool {
-    const ALIKE: [&str; 11] = [
+    const ALIKE: [&str; 10] = [
         "accountId",
         "apiId",
         "extendedRequestId",
         "httpMethod",
-        "protocol",
         "requestId",
         "requestTime",
         "requestTimeEpoch",
@@ -53,7 +97,7 @@ pub fn is_alike(context: &str) -> bool {
         "resourcePath",
         "stage",
     ];
-    ALIKE.contains(&context)
+    ALIKE.contains(&context) || context.starts_with(SET)
 }
 
 /// `('x')` or `("x")`.
@@ -66,15 +110,18 @@ fn named(rest: &str) -> Option<Read> {
     plain.then(|| Read::Named(name.to_owned()))
 }
 
-/// `().header.x`, but not a method of the whole map, such as `().header.keySet()`.
+/// `().header.x` or `().header.get('x')`, but no other method of the map, such as `().header.keySet()`.
 fn placed(rest: &str) -> Option<Read> {
     let inner = rest.strip_prefix('(')?.trim_start();
     let steps = inner.strip_prefix(')')?.strip_prefix('.')?;
     let (place, rest) = steps.split_once('.')?;
+    let place = PLACES.into_iter().find(|known| *known == place)?;
+    if let Some(Read::Named(name)) = rest.strip_prefix("get").and_then(named) {
+        return Some(Read::Placed(parameter(place, &name)));
+    }
     let name = leading(rest, is_name);
     let called = rest.get(name.len()..).unwrap_or_default().starts_with('(');
-    (PLACES.contains(&place) && !name.is_empty() && !called)
-        .then(|| Read::Placed(parameter(place, name)))
+    (!name.is_empty() && !called).then(|| Read::Placed(parameter(place, name)))
 }
 
 /// A parameter as a cache key names it.
@@ -136,6 +183,14 @@ mod tests {
                 unkeyable("$input.params()"),
             ),
             (
+                "$input.params().header.get('X-User')",
+                placed("method.request.header.X-User"),
+            ),
+            ("#set($c = $context)", unkeyable("$context")),
+            ("$context['identity']", unkeyable("$context")),
+            ("#foreach($i in $!{input})", unkeyable("$input")),
+            ("#evaluate($text)", unkeyable("#evaluate")),
+            (
                 "$input.params().get('header')",
                 unkeyable("$input.params()"),
             ),
@@ -167,6 +222,7 @@ mod tests {
         for template in [
             r#"{"statusCode": 200}"#,
             "$context.requestId $context.stage $stageVariables.table",
+            r#"{"input": 1, "context": 2}"#,
             "",
         ] {
             assert_eq!(reads(template), BTreeSet::new(), "{template}");

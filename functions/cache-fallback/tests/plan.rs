@@ -322,6 +322,28 @@ fn what_shares_a_cache_and_what_is_no_get_is_not_cached() {
     }
 }
 
+#[test]
+fn what_stands_cached_at_the_same_path_is_not_joined() {
+    let cached = |key: &str, other: &str| {
+        let mut beside = observed();
+        beside.methods.push(method("/orders", other, &[], &[]));
+        beside.stage.cluster = Some("0.5".into());
+        let setting = Setting {
+            caching: Caching {
+                enabled: true,
+                ..UNCACHED
+            },
+            others: defaults(),
+        };
+        beside.stage.settings.insert(key.into(), setting);
+        beside
+    };
+    let words = "GET /orders cannot be cached: HEAD of the same path is cached already";
+    escalates(&cached("~1orders/HEAD", "HEAD"), words);
+    escalates(&cached("*/*", "ANY"), "ANY of the same path is cached");
+    acts(decide(&cached("*/*", "HEAD"), None));
+}
+
 /// As many methods as one call of `UpdateStage` does not take: with the stage's settings for each, 83 changes.
 fn many() -> (Observed, Cache) {
     let paths: Vec<String> = (1..=9).map(|n| format!("/p{n}")).collect();
