@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use aws_config::SdkConfig;
 use aws_sdk_apigateway::types::{
     AuthorizerType, CacheClusterStatus, Integration as SdkIntegration, Method, MethodSetting,
-    Op as SdkOp, PatchOperation, Resource,
+    Op as SdkOp, PatchOperation, Resource, UnauthorizedCacheControlHeaderStrategy as Strategy,
 };
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -342,6 +342,10 @@ fn read(setting: &MethodSetting) -> Setting {
             data_trace: setting.data_trace_enabled(),
             burst_limit: setting.throttling_burst_limit(),
             rate_limit: setting.throttling_rate_limit(),
+            without_permission: setting
+                .unauthorized_cache_control_header_strategy()
+                .filter(|strategy| **strategy != Strategy::SucceedWithResponseHeader)
+                .map(|strategy| strategy.as_str().to_owned()),
         },
     }
 }
@@ -383,6 +387,20 @@ mod tests {
         }
         assert_eq!(normal("*/*"), "*/*");
         assert_eq!(normal("~1/GET"), "~1/GET");
+    }
+
+    #[test]
+    fn what_becomes_of_a_client_without_permission_is_read_unless_it_is_the_usual() {
+        let told = |strategy: Option<Strategy>| {
+            let setting = MethodSetting::builder()
+                .set_unauthorized_cache_control_header_strategy(strategy)
+                .build();
+            read(&setting).others.without_permission
+        };
+        assert_eq!(told(None), None);
+        assert_eq!(told(Some(Strategy::SucceedWithResponseHeader)), None);
+        let refused = Some("FAIL_WITH_403".to_owned());
+        assert_eq!(told(Some(Strategy::FailWith403)), refused);
     }
 
     #[test]

@@ -41,11 +41,15 @@ pub struct Others {
     pub burst_limit: i32,
     /// Requests in a second.
     pub rate_limit: f64,
+    /// What becomes of a client that wants an answer made anew and may not; nothing for API Gateway's own way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub without_permission: Option<String>,
 }
 
 impl Others {
     fn are_defaults(&self) -> bool {
-        !self.metrics
+        self.without_permission.is_none()
+            && !self.metrics
             && !self.data_trace
             && self.log_level == LOGS_NOTHING
             && NOT_THROTTLED.iter().any(|(burst, rate)| {
@@ -246,15 +250,23 @@ fn caching_patches(key: &str, caching: Caching) -> [Patch; 4] {
     ]
 }
 
-fn other_patches(key: &str, others: &Others) -> [Patch; 5] {
+fn other_patches(key: &str, others: &Others) -> Vec<Patch> {
     let path = |field: &str| format!("/{key}/{field}");
-    [
+    let strategy = others.without_permission.iter();
+    let strategy = strategy.map(|strategy| {
+        replace(
+            path("caching/unauthorizedCacheControlHeaderStrategy"),
+            strategy,
+        )
+    });
+    let always = [
         replace(path("metrics/enabled"), &others.metrics),
         replace(path("logging/loglevel"), &others.log_level),
         replace(path("logging/dataTrace"), &others.data_trace),
         replace(path("throttling/burstLimit"), &others.burst_limit),
         replace(path("throttling/rateLimit"), &others.rate_limit),
-    ]
+    ];
+    always.into_iter().chain(strategy).collect()
 }
 
 /// Whether the stage is as `put` leaves it.

@@ -344,6 +344,7 @@ fn setting() -> Setting {
             data_trace: false,
             burst_limit: -1,
             rate_limit: -1.0,
+            without_permission: None,
         },
     }
 }

@@ -53,6 +53,7 @@ fn defaults() -> Others {
         data_trace: false,
         burst_limit: 5_000,
         rate_limit: 10_000.0,
+        without_permission: None,
     }
 }
 
@@ -62,6 +63,7 @@ fn throttled() -> Others {
         log_level: "ERROR".into(),
         burst_limit: 20,
         rate_limit: 10.0,
+        without_permission: Some("FAIL_WITH_403".into()),
         ..defaults()
     }
 }
@@ -184,6 +186,9 @@ fn patched(stage: &Stage, patches: &[Patch]) -> Stage {
                     ("caching", "requireAuthorizationForCacheControl") => {
                         caching.require_authorization = value.parse().unwrap();
                     }
+                    ("caching", "unauthorizedCacheControlHeaderStrategy") => {
+                        others.without_permission = Some(value);
+                    }
                     ("metrics", "enabled") => others.metrics = value.parse().unwrap(),
                     ("logging", "loglevel") => others.log_level = value,
                     ("logging", "dataTrace") => others.data_trace = value.parse().unwrap(),
@@ -233,6 +238,14 @@ fn a_method_keeps_what_the_stage_sets_for_every_method() {
     let (plan, _) = acts(decide(&observed, None));
     let after = patched(&observed.stage, &plan.patches);
     assert_eq!(after.settings["~1orders/GET"].others, throttled());
+}
+
+#[test]
+fn what_was_noted_before_there_was_a_way_for_clients_without_permission_is_still_read() {
+    let mut noted = serde_json::to_value(throttled()).unwrap();
+    noted.as_object_mut().unwrap().remove("without_permission");
+    let read: Others = serde_json::from_value(noted).unwrap();
+    assert_eq!(read.without_permission, None);
 }
 
 #[test]
@@ -344,7 +357,7 @@ fn what_stands_cached_at_the_same_path_is_not_joined() {
     acts(decide(&cached("*/*", "HEAD"), None));
 }
 
-/// As many methods as one call of `UpdateStage` does not take: with the stage's settings for each, 83 changes.
+/// As many methods as one call of `UpdateStage` does not take: with the stage's settings for each, 92 changes.
 fn many() -> (Observed, Cache) {
     let paths: Vec<String> = (1..=9).map(|n| format!("/p{n}")).collect();
     let mut observed = observed();
@@ -370,9 +383,9 @@ fn more_changes_than_one_call_takes_go_in_several_whole_methods_each_and_the_clu
     let (observed, policy) = many();
     let (plan, snapshot) = acts(decide_under(&policy, &observed, None, None));
     let snapshot = snapshot.unwrap();
-    assert_eq!(plan.patches.len(), 83);
+    assert_eq!(plan.patches.len(), 92);
     let sizes: Vec<usize> = calls(&plan.patches).iter().map(|call| call.len()).collect();
-    assert_eq!(sizes, [72, 11]);
+    assert_eq!(sizes, [80, 12]);
     // An attempt that died after any of its calls is taken up, by its retry and by another alarm.
     let first = patched(&observed.stage, calls(&plan.patches)[0]);
     let half = Observed {
