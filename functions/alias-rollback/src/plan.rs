@@ -107,43 +107,19 @@ pub fn plan(
     policy: &Rollback,
     moment: &Moment<'_, AliasRollback>,
 ) -> PlannedBy<AliasRollback> {
+    let unknown = Memory::default();
+    let memory = moment.memory.unwrap_or(&unknown);
     if let Some(planned) = begun(observed, policy, moment) {
         return planned;
     }
-    let unknown = Memory::default();
-    let memory = moment.memory.unwrap_or(&unknown);
-    let alias = &policy.alias;
+    if let Some(left) = left_alone(observed, policy, memory, moment) {
+        return left;
+    }
     let nothing = |reason: String| Planned::Nothing { reason };
     let unsafe_to = |reason: String| Planned::Escalate {
         rule: Rule::Unsafe,
         reason,
     };
-    if let Some(last) = &memory.last
-        && last.incident_id == moment.incident_id
-        && !moment.resuming
-    {
-        return nothing(format!(
-            "{alias} was rolled back from version {} to {} in this incident already; a second rollback would be a guess",
-            last.from, last.to
-        ));
-    }
-    let served = |traffic: &Traffic| traffic.invocations > 0;
-    let invoked = served(&observed.total) || observed.by_version.values().any(served);
-    if observed.used_by.is_empty() && !invoked {
-        return nothing(format!(
-            "nothing invokes {alias}: it has no event source mapping, no permission and no invocation in the window; rolling it back would change nothing"
-        ));
-    }
-    if let Some(elsewhere) = pointed_elsewhere(observed, moment) {
-        return nothing(elsewhere);
-    }
-    if observed.allocating {
-        return Planned::Undecided {
-            reason: format!(
-                "provisioned concurrency of {alias} is being allocated, which moves the alias's weights by itself"
-            ),
-        };
-    }
     let blamed = if observed.alias.weights.is_empty() {
         promoted(observed, policy, memory, moment.now)
     } else {
@@ -210,6 +186,44 @@ pub fn plan(
         },
         snapshot: None,
     }
+}
+
+/// Why the alias is left alone, whoever is to blame.
+fn left_alone(
+    observed: &Observed,
+    policy: &Rollback,
+    memory: &Memory,
+    moment: &Moment<'_, AliasRollback>,
+) -> Option<PlannedBy<AliasRollback>> {
+    let alias = &policy.alias;
+    let nothing = |reason: String| Planned::Nothing { reason };
+    if let Some(last) = &memory.last
+        && last.incident_id == moment.incident_id
+        && !moment.resuming
+    {
+        return Some(nothing(format!(
+            "{alias} was rolled back from version {} to {} in this incident already; a second rollback would be a guess",
+            last.from, last.to
+        )));
+    }
+    let served = |traffic: &Traffic| traffic.invocations > 0;
+    let invoked = served(&observed.total) || observed.by_version.values().any(served);
+    if observed.used_by.is_empty() && !invoked {
+        return Some(nothing(format!(
+            "nothing invokes {alias}: it has no event source mapping, no permission and no invocation in the window; rolling it back would change nothing"
+        )));
+    }
+    if let Some(elsewhere) = pointed_elsewhere(observed, moment) {
+        return Some(nothing(elsewhere));
+    }
+    if observed.allocating {
+        return Some(Planned::Undecided {
+            reason: format!(
+                "provisioned concurrency of {alias} is being allocated, which moves the alias's weights by itself"
+            ),
+        });
+    }
+    None
 }
 
 /// What becomes of the plan of an earlier attempt that did not live to say what it did; `None` where it did nothing.
