@@ -201,6 +201,10 @@ pub enum Rule {
     ForeignAccount,
     /// What is in place has outlasted its term, and nothing takes it back.
     Overdue,
+    /// What is in place ends before long, and the alarm is still in ALARM.
+    TermEndsSoon,
+    /// What was in place was taken back because its term was over, although the alarm was still in ALARM.
+    TermEnded,
 }
 
 impl Rule {

@@ -671,6 +671,13 @@ impl Driver {
                 let restores = transition.starts_with("restore|");
                 !shown.any(|value| (value == OURS) != restores)
             }
+            (
+                Outcome::Escalated {
+                    rule: Rule::TermEnded,
+                    ..
+                },
+                _,
+            ) => !shown.any(|value| value != OURS),
             (Outcome::Skipped { .. } | Outcome::AlreadyInPlace { .. }, _) => {
                 inner.effects.iter().any(|effect| {
                     effect.invocation == over.number

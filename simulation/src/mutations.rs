@@ -580,4 +580,28 @@ pub const MUTATIONS: &[Mutation] = &[
             "aws_error::tests::a_code_is_read_as_the_service_means_it",
         ),
     },
+    Mutation {
+        name: "an end while the alarm stays is told as a success",
+        edits: &[Edit {
+            file: "runtime/restore.rs",
+            find: "Outcome::Applied { summary } if !in_alarm.is_empty() => Self {",
+            replace: "Outcome::Applied { summary } if in_alarm.len() > 99 => Self {",
+        }],
+        noticed_by: Test(
+            STORIES,
+            "an_end_while_the_alarm_stays_is_told_ahead_once_and_is_no_success",
+        ),
+    },
+    Mutation {
+        name: "an end that comes is told at every look",
+        edits: &[Edit {
+            file: "runtime/overdue.rs",
+            find: "snapshot.forewarned = Some(end);",
+            replace: "snapshot.forewarned = None;",
+        }],
+        noticed_by: Test(
+            STORIES,
+            "an_end_while_the_alarm_stays_is_told_ahead_once_and_is_no_success",
+        ),
+    },
 ];

@@ -492,3 +492,43 @@ fn a_seed_plays_the_same_again() {
         assert_eq!(told(), story, "{seed}");
     }
 }
+
+fn told(world: &World) -> Vec<(String, Option<String>)> {
+    let inner = world.inner();
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let told = inner.published.iter();
+    told.map(|told| {
+        (
+            text(&told["outcome"]).unwrap_or_default(),
+            text(&told["rule"]),
+        )
+    })
+    .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_while_the_alarm_stays_is_told_ahead_once_and_is_no_success() {
+    let (world, stage) = thing_in_alarm();
+    let event = alarm_event("a1", State::Alarm, world.now(), "event-1");
+    stage.send(event, "r-1").await.unwrap();
+    // Its longest term is 40 minutes; it is renewed on the way, and of its last ten minutes humans are told.
+    for minute in (5..40).step_by(5) {
+        passes(300).await;
+        stage.send(look(), &format!("look-{minute}")).await.unwrap();
+        assert_eq!(value(&world, "thing"), OURS, "minute {minute}");
+    }
+    let ahead = ("Escalated".to_owned(), Some("term_ends_soon".to_owned()));
+    assert_eq!(told(&world)[1..], [ahead]);
+    passes(310).await;
+    let answer = stage.send(look(), "look-40").await.unwrap();
+    let outcome = &answer.reports[0].outcome;
+    assert_eq!(outcome.rule(), Some(Rule::TermEnded), "{outcome:?}");
+    assert!(outcome.reason().contains(&alarm_arn("a1")), "{outcome:?}");
+    assert_eq!(value(&world, "thing"), NORMAL);
+    assert_eq!(told(&world)[2].1.as_deref(), Some("term_ended"));
+    // It ended once, and its end is not told again.
+    passes(300).await;
+    stage.send(look(), "look-45").await.unwrap();
+    assert_eq!(told(&world).len(), 3, "{:?}", told(&world));
+    assert!(!holds(&world, "standing#thing"));
+}

@@ -217,7 +217,11 @@ async fn the_cache_expires_even_if_the_alarm_stays() -> Result {
         cached(&staged, &proxy).await?;
         let late = staged.run(&proxy).on(&scheduled());
         let late = late.later_by(TimeDelta::minutes(3)).request_id("late");
-        is(&late.finish().await?.report()?, "Applied", "as before")?;
+        is(
+            &late.finish().await?.report()?,
+            "Escalated",
+            "its term was over",
+        )?;
         assert_eq!(staged.shown().await?, original);
         Ok(())
     })

@@ -185,7 +185,11 @@ async fn the_page_expires_even_if_the_alarm_stays() -> Result {
         kept.finish().await?.answer.ok().during("the look")?;
         assert!(fronted.get("/", &[]).await?.is_page());
         let late = look.later_by(TimeDelta::minutes(3)).request_id("late");
-        is(&late.finish().await?.report()?, "Applied", "answers 200")?;
+        is(
+            &late.finish().await?.report()?,
+            "Escalated",
+            "its term was over",
+        )?;
         assert!(fronted.get("/", &[]).await?.is_service());
         Ok(())
     })

@@ -10,6 +10,9 @@ use crate::policy::Temporary;
 /// How often a human is told again that something stands for too long.
 const TOLD_AGAIN: TimeDelta = TimeDelta::hours(1);
 
+/// How long before its end humans are told of it, at most; of a short term, a quarter.
+const TOLD_AHEAD: TimeDelta = TimeDelta::minutes(30);
+
 /// How far apart looks are at least, in seconds.
 const LOOKS_APART: i64 = 60;
 
@@ -61,6 +64,8 @@ pub enum Duty {
     Restore(DateTime<Utc>),
     /// What is in place stays until then, because the alarm is in ALARM.
     Renew(DateTime<Utc>),
+    /// Humans are told that what is in place ends then, although the alarm is in ALARM.
+    Forewarn(DateTime<Utc>),
     /// A plan whose calls were all made is looked at.
     Settle(Box<Settling>),
     /// A run that did not end is taken up, or ended.
@@ -181,6 +186,15 @@ fn term(snapshot: &Snapshot, alarms: &Alarms, terms: Terms, now: DateTime<Utc>) 
     let wanes = expires_at - now < temporary.expires_after / 2;
     if listed && wanes && expires_at < at_most {
         return Duty::Renew((now + temporary.expires_after).min(at_most));
+    }
+    let end = if listed {
+        at_most
+    } else {
+        expires_at.min(at_most)
+    };
+    let ahead = TOLD_AHEAD.min(temporary.at_most / 4);
+    if end - now <= ahead && snapshot.forewarned != Some(end) {
+        return Duty::Forewarn(end);
     }
     Duty::Wait
 }

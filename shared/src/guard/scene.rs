@@ -75,6 +75,7 @@ pub(crate) fn snapshot(event: &AlarmEvent, second: i64) -> Snapshot {
         event: event.clone(),
         taken_at: at(second),
         expires_at: Some(at(second + 3_600)),
+        forewarned: None,
         state: json!({"page": false}),
     }
 }

@@ -327,6 +327,9 @@ pub struct Snapshot {
     pub taken_at: DateTime<Utc>,
     /// When what is in place ends unless it is renewed; `None` when it stays until the alarm is back at OK.
     pub expires_at: Option<DateTime<Utc>>,
+    /// The end that humans were told of ahead, because the alarm was still in ALARM.
+    #[serde(default)]
+    pub forewarned: Option<DateTime<Utc>>,
     /// The state, in the remediation's own form.
     pub state: Value,
 }

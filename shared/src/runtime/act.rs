@@ -435,6 +435,7 @@ fn new_snapshot<R: Remediation>(
         event: run.place.event.clone(),
         taken_at: now,
         expires_at: temporary.map(|kept| now + kept.expires_after.min(kept.at_most)),
+        forewarned: None,
         state: value("the snapshot", state)?,
     }))
 }

@@ -300,7 +300,7 @@ impl<R: Remediation> Runtime<R> {
             };
             return self.refuse(run, &read.facts, refusing).await;
         }
-        Decided::Restore(Box::new((read.facts, grounds)))
+        Decided::Restore(Box::new((read.facts, grounds, read.alarms.in_alarm)))
     }
 
     /// The alarm is back to OK: the incident is closed, and what is temporary taken back once that has held.

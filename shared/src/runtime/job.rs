@@ -140,7 +140,8 @@ impl<R: Remediation> Run<'_, R> {
 pub(super) enum Decided<R: Remediation> {
     Act(Box<Agreed<R>>),
     Settle(Box<(Facts, Grounds)>),
-    Restore(Box<(Facts, Grounds)>),
+    /// What is in place is taken back, with the ARNs of the target's alarms that are in ALARM all the same.
+    Restore(Box<(Facts, Grounds, Vec<String>)>),
     /// What is in place falls due with this event.
     TakeBack(Box<Snapshot>),
     Over(Box<Told>),

@@ -136,6 +136,66 @@ impl<R: Remediation> Runtime<R> {
         }
     }
 
+    /// Tells humans, once for each end, that what is in place ends although the alarm stays.
+    pub(super) async fn forewarn(
+        &self,
+        look: &Look<'_, R::Action>,
+        tended: &Tended<R::Action>,
+        facts: &Facts,
+        (end, in_alarm): (DateTime<Utc>, &[String]),
+    ) -> Option<Report> {
+        let snapshot = facts.snapshot()?;
+        let run = self.behalf(look, tended, &snapshot.event, items::restoration(snapshot));
+        let reason = format!(
+            "what {} put in place on {} is taken back at {}, and {} is still in ALARM: mend the cause, or let the policy keep it longer",
+            snapshot.run_id,
+            tended.target.action.resource(),
+            crate::guard::decide::time(end),
+            in_alarm.join(", ")
+        );
+        let report = Report {
+            incident_id: Some(snapshot.incident_id.clone()),
+            ..run.report(Outcome::Escalated {
+                rule: Rule::TermEndsSoon,
+                reason,
+            })
+        };
+        let mut after = facts.clone();
+        if let Some(standing) = &mut after.standing
+            && let Some(snapshot) = &mut standing.snapshot
+        {
+            standing.version += 1;
+            snapshot.forewarned = Some(end);
+        }
+        let entry = Entry {
+            kind: Kind::Escalated,
+            summary: report.outcome.reason().to_owned(),
+            detail: Value::Null,
+        };
+        let commit = Commit {
+            place: &run.place,
+            before: facts,
+            after: &after,
+            incident_id: &snapshot.incident_id,
+            entries: std::slice::from_ref(&entry),
+            told: Some(&report),
+        };
+        let now = self.suite.clock.now();
+        match self.suite.ledger.commit(&commit, now).await {
+            Ok(Some(untold)) => {
+                let told = Told {
+                    untold,
+                    ..Told::new(report)
+                };
+                self.tell(&told, &snapshot.event.alarm_arn).await;
+                Some(told.report)
+            }
+            // Whoever was first looks after it.
+            Ok(None) => None,
+            Err(error) => Some(Self::target_failed(tended, &error, error.is_transient())),
+        }
+    }
+
     /// What stands on a target that this release cannot read is told, and left to the release that wrote it.
     pub(super) async fn unreadable_target(
         &self,

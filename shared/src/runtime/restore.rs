@@ -29,12 +29,13 @@ struct Restored {
 }
 
 impl<R: Remediation> Runtime<R> {
-    /// Restores a snapshot under a permit; `None` when another run was first.
+    /// Restores a snapshot under a permit; `None` when another run was first. Where an alarm of the target is in ALARM,
+    /// the term is over all the same, and the end is no success.
     pub(super) async fn restore(
         &self,
         run: &Run<'_, R>,
         facts: &Facts,
-        grounds: &Grounds,
+        (grounds, in_alarm): (&Grounds, &[String]),
         reads: &Reads<'_, R::Action>,
         mut steps: Steps,
     ) -> Option<Told> {
@@ -55,6 +56,7 @@ impl<R: Remediation> Runtime<R> {
             .while_beating(&permit, self.restored(run, &permit, facts))
             .await;
         steps.end(StepName::Revert, clock.now());
+        let restored = restored.although(in_alarm);
         let report = Report {
             incident_id: Some(permit.incident_id.clone()),
             plan_hash: Some(crate::ids::plan_hash(&plan)),
@@ -111,16 +113,21 @@ impl<R: Remediation> Runtime<R> {
         snapshot: &Snapshot,
         report: Report,
     ) -> Told {
-        let (kind, holds) = match report.outcome {
-            Outcome::Applied { .. } => (Kind::Reverted, true),
-            Outcome::Escalated { .. } => (Kind::Escalated, true),
-            _ => (Kind::Failed, false),
+        let (kinds, holds): (&[Kind], bool) = match report.outcome {
+            Outcome::Applied { .. } => (&[Kind::Reverted], true),
+            Outcome::Escalated {
+                rule: Rule::TermEnded,
+                ..
+            } => (&[Kind::Reverted, Kind::Escalated], true),
+            Outcome::Escalated { .. } => (&[Kind::Escalated], true),
+            _ => (&[Kind::Failed], false),
         };
-        let entry = Entry {
-            kind,
+        let line = |kind: &Kind| Entry {
+            kind: *kind,
             summary: report.outcome.reason().to_owned(),
             detail: json!({"evidence": report.evidence, "taken_at": snapshot.taken_at}),
         };
+        let entries: Vec<Entry> = kinds.iter().map(line).collect();
         let end = next::End {
             status: if holds {
                 Status::Completed
@@ -135,9 +142,7 @@ impl<R: Remediation> Runtime<R> {
             restored: holds,
             settling: None,
         };
-        let written = self
-            .finish(run, permit, &end, std::slice::from_ref(&entry))
-            .await;
+        let written = self.finish(run, permit, &end, &entries).await;
         match written {
             Ok(untold) => Told {
                 untold,
@@ -153,6 +158,24 @@ impl Restored {
         Self {
             outcome: Outcome::failed(error, retryable),
             evidence: None,
+        }
+    }
+
+    /// What was taken back while these alarms are in ALARM leaves the target without what was to help it: nobody may
+    /// read that as a success.
+    fn although(self, in_alarm: &[String]) -> Self {
+        match self.outcome {
+            Outcome::Applied { summary } if !in_alarm.is_empty() => Self {
+                outcome: Outcome::Escalated {
+                    rule: Rule::TermEnded,
+                    reason: format!(
+                        "{summary}; its term was over, and {} is still in ALARM: the target is without it from now on",
+                        in_alarm.join(", ")
+                    ),
+                },
+                ..self
+            },
+            _ => self,
         }
     }
 

@@ -275,6 +275,10 @@ impl<R: Remediation> Runtime<R> {
             Duty::Restore(due_at) => self.take_back_due(look, tended, facts, due_at).await,
             _ if self.suite.settings.dry_run => None,
             Duty::Renew(until) => self.renew(look, tended, facts, until).await,
+            Duty::Forewarn(end) => {
+                self.forewarn(look, tended, facts, (end, &alarms.in_alarm))
+                    .await
+            }
             Duty::Settle(settling) => {
                 self.on_behalf(look, tended, &settling.event, settling.transition.clone())
                     .await

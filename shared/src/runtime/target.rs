@@ -47,8 +47,9 @@ impl<R: Remediation> Runtime<R> {
                     Box::pin(self.settle(run, &facts, &grounds, reads, steps)).await
                 }
                 Decided::Restore(restore) => {
-                    let (facts, grounds) = *restore;
-                    Box::pin(self.restore(run, &facts, &grounds, reads, steps)).await
+                    let (facts, grounds, in_alarm) = *restore;
+                    let why = (&grounds, in_alarm.as_slice());
+                    Box::pin(self.restore(run, &facts, why, reads, steps)).await
                 }
                 Decided::TakeBack(snapshot) => {
                     return Box::pin(self.take_back(run, &snapshot, reads)).await;

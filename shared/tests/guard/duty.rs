@@ -34,6 +34,7 @@ fn snapshot(expires_at: Option<i64>) -> Snapshot {
         event: event(State::Alarm, 0),
         taken_at: at(100),
         expires_at: expires_at.map(at),
+        forewarned: None,
         state: json!({"page": false}),
     }
 }
@@ -102,12 +103,16 @@ fn each_duty_falls_due_in_its_time() {
     let unknown = Alarms::default;
     let restore = |minute| Duty::Restore(at(minute));
     let renew = |minute| Duty::Renew(at(minute));
+    let forewarn = |minute| Duty::Forewarn(at(minute));
     let cases = [
         // While the alarm stays, what is in place is renewed from its half-life on, up to the most.
         (alarming(), 160, 130, Duty::Wait),
         (alarming(), 160, 131, renew(191)),
         (alarming(), 200, 190, renew(220)),
-        (alarming(), 220, 219, Duty::Wait),
+        // Before it ends all the same, humans are told.
+        (alarming(), 220, 189, Duty::Wait),
+        (alarming(), 220, 190, forewarn(220)),
+        (alarming(), 220, 219, forewarn(220)),
         (alarming(), 220, 220, restore(220)),
         // A look that came late does not end it while the alarm stays, ...
         (alarming(), 160, 170, renew(220)),
@@ -138,15 +143,37 @@ fn each_duty_falls_due_in_its_time() {
 }
 
 #[test]
+fn of_each_end_humans_are_told_once_and_of_a_later_one_anew() {
+    let told_of = |end: i64| {
+        stands(Standing {
+            snapshot: Some(Snapshot {
+                forewarned: Some(at(end)),
+                ..snapshot(Some(220))
+            }),
+            ..standing()
+        })
+    };
+    let found = |facts: &Facts| duty(facts, &alarming(), LISTED, at(200));
+    assert_eq!(found(&told_of(220)), Duty::Wait);
+    // The policy let it stay less long then.
+    assert_eq!(found(&told_of(210)), Duty::Forewarn(at(220)));
+    // Where the alarm is not in ALARM, its end needs no word.
+    let unknown = Alarms::default();
+    assert_eq!(duty(&in_place(220), &unknown, LISTED, at(200)), Duty::Wait);
+}
+
+#[test]
 fn a_target_that_the_policy_names_no_more_is_never_renewed_and_ends_when_it_expires() {
     let unlisted = Terms {
         listed: false,
         ..LISTED
     };
+    let forewarn = |minute| Duty::Forewarn(at(minute));
     let restore = |minute| Duty::Restore(at(minute));
     for (alarms, expires_at, now, expected) in [
-        (alarming(), 160, 131, Duty::Wait),
-        (alarming(), 160, 159, Duty::Wait),
+        (alarming(), 160, 129, Duty::Wait),
+        (alarming(), 160, 131, forewarn(160)),
+        (alarming(), 160, 159, forewarn(160)),
         (alarming(), 160, 160, restore(160)),
         (alarming(), 160, 230, restore(160)),
         (ok_since(105), 160, 114, Duty::Wait),
@@ -398,6 +425,7 @@ proptest! {
             }
             Duty::Restore(due_at) => prop_assert!(due_at <= at(now)),
             Duty::Wait => prop_assert!(now < 220),
+            Duty::Forewarn(end) => prop_assert!(end > at(now) && end - at(now) <= TimeDelta::minutes(30)),
             other => prop_assert!(false, "{:?}", other),
         }
     }
