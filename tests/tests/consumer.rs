@@ -1,5 +1,7 @@
 //! A replay and the consumer behind its destination: dead, failing, well again.
 
+use std::time::Duration;
+
 use aws_sdk_cloudwatch::primitives::DateTime as SdkDateTime;
 use aws_sdk_cloudwatch::types::{Dimension, MetricDatum, StateValue};
 use chrono::TimeDelta;
@@ -36,7 +38,9 @@ async fn a_dead_consumer_gets_the_canary_and_the_rest_follows_once_it_is_consume
         let seeds = seeds(30);
         let case = watched(world, &seeds).await?;
         let proxy = case.proxy().await?;
-        let held = case.run(&proxy).finish().await?.report()?;
+        // A count that has not risen is not believed for a minute.
+        let run = case.run(&proxy).time_left(Duration::from_secs(110));
+        let held = run.finish().await?.report()?;
         is(&held, "Pending", "the canary of 5 messages")?;
         assert_eq!(told(&held)?.replayed(), 5, "{held}");
 

@@ -37,7 +37,7 @@ const FIRST_ENVELOPE: usize = 20;
 /// The longest body, a little below what SQS takes.
 const LARGE_BYTES: usize = 900_000;
 /// How long the remediation may take before the demo gives up.
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_mins(4);
 /// The mark of a message that was replayed as often as the policy allows.
 const WORN_OUT: &str = "3 run-of-an-earlier-incident";
 

@@ -109,7 +109,6 @@ pub fn plan(
     policy: &Replay,
     moment: &Moment<'_, DlqReplay>,
 ) -> PlannedBy<DlqReplay> {
-    let progress = moment.progress;
     let Queue {
         visible, in_flight, ..
     } = observed.source;
@@ -154,7 +153,7 @@ pub fn plan(
     let Reached::Queue(quarantine) = &observed.quarantine else {
         return gone("quarantine", &policy.quarantine);
     };
-    if let Some(reason) = not_yet(&routes, observed, policy, progress) {
+    if let Some(reason) = not_yet(&routes, observed, policy, moment) {
         return Planned::Undecided { reason };
     }
     Planned::Act {
@@ -181,7 +180,7 @@ fn not_yet(
     routes: &[Route],
     observed: &Observed,
     policy: &Replay,
-    progress: Option<&Progress>,
+    moment: &Moment<'_, DlqReplay>,
 ) -> Option<String> {
     let percent = policy.limits.max_consumer_failure_percent.get();
     let mut consumers = observed.consumers.iter().flatten();
@@ -195,10 +194,11 @@ fn not_yet(
     let totals = routes
         .iter()
         .map(|route| (route.destination.arn.as_str(), route.backlog));
-    let canary = progress
+    let canary = moment
+        .progress
         .and_then(Progress::unconsumed_canary)
         .filter(|_| policy.canary.is_watched())?;
-    canary.unconsumed(totals).map(|left| {
+    canary.unconsumed(totals, moment.now).map(|left| {
         format!(
             "{left}; {} messages stay in {} until it is consumed",
             observed.source.total(),

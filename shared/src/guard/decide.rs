@@ -381,6 +381,13 @@ fn aged(question: &Question<'_>) -> Option<Refusal> {
     let approved = event.approvals.iter().any(|approval| {
         approval.target == target && approval.expires_at > now && approval.at <= now + CLOCK_SKEW
     });
+    if age > KEPT_UP && outlasts(question) && !approved {
+        let reason = format!(
+            "what was asked for {} h ago is not done yet, and is not tried any longer: look at the target and at the last reason",
+            age.num_hours()
+        );
+        return Some(Refusal::lasting(escalated(Rule::StaleEvent, reason)));
+    }
     if age > limit && !taken_up && !approved {
         return Some(skip(
             Rule::StaleEvent,

@@ -23,8 +23,8 @@ const CONSUMERS: u32 = 6;
 const CANARY_TICK: Duration = Duration::from_secs(2);
 /// Looks in a row that must find the canary consumed: the first may see counts from before it.
 const CALM: u32 = 2;
-/// How long a round waits for its canary, beyond the policy's time.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a round waits for its canary, beyond the policy's time: longer than counts take to be right.
+const PATIENCE: Duration = Duration::from_secs(70);
 
 /// Replays the first messages, and waits until they are consumed. Returns the empty polls seen.
 pub(super) async fn canary(context: &Context<'_>) -> u32 {
@@ -136,10 +136,11 @@ fn unconsumed(context: &Context<'_>, queues: &[Option<Queue>]) -> Option<String>
             }
         }
     }
+    let now = context.now();
     let mut state = context.state();
     let canary = state.progress.canary.as_mut()?;
     canary.look(totals.iter().copied());
-    canary.unconsumed(totals.into_iter())
+    canary.unconsumed(totals.into_iter(), now)
 }
 
 /// Replays the rest, until the queue is dry or the round stops.

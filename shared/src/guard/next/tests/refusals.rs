@@ -411,8 +411,17 @@ fn what_outlasts_its_alarm_waits_through_the_recovery_and_is_taken_up_after_it()
     };
     let superseded = after_recovery(&facts, &event, false, 400);
     assert_eq!(rule(superseded), Some(Rule::Superseded));
-    let a_day_later = after_recovery(&facts, &event, true, 90_000);
-    assert_eq!(rule(a_day_later), Some(Rule::StaleEvent));
+    let Verdict::Refuse(a_day_later) = after_recovery(&facts, &event, true, 90_000) else {
+        panic!("it goes on for ever");
+    };
+    assert!(matches!(
+        a_day_later.outcome,
+        Outcome::Escalated {
+            rule: Rule::StaleEvent,
+            ..
+        }
+    ));
+    assert_eq!(a_day_later.look_at, None);
 }
 
 #[test]
