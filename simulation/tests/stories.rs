@@ -519,7 +519,11 @@ async fn an_end_while_the_alarm_stays_is_told_ahead_once_and_is_no_success() {
     }
     let ahead = ("Escalated".to_owned(), Some("term_ends_soon".to_owned()));
     assert_eq!(told(&world)[1..], [ahead]);
-    passes(310).await;
+    // Another look before the end has nothing new to say.
+    passes(120).await;
+    stage.send(look(), "look-37").await.unwrap();
+    assert_eq!(told(&world).len(), 2, "{:?}", told(&world));
+    passes(190).await;
     let answer = stage.send(look(), "look-40").await.unwrap();
     let outcome = &answer.reports[0].outcome;
     assert_eq!(outcome.rule(), Some(Rule::TermEnded), "{outcome:?}");

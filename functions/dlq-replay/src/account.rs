@@ -60,10 +60,10 @@ impl Account {
         self.returned.values().sum()
     }
 
-    /// How many messages left the dead-letter queue.
+    /// How many of this run's messages left the dead-letter queue.
     #[must_use]
     pub fn removed(&self) -> u64 {
-        let delivered = self.replayed() + self.quarantined() + self.removed_after_earlier_delivery;
+        let delivered = self.replayed() + self.quarantined();
         delivered.saturating_sub(self.delivered_but_not_removed)
     }
 

@@ -143,6 +143,10 @@ impl Aws {
             .map_err(|error| {
                 ReplayError::Aws(AwsError::new("cloudwatch:GetMetricData", function, &error))
             })?;
+        if let Some(part) = metric_data::missing(&answer) {
+            let function = function.to_owned();
+            return Err(ReplayError::Partial { function, part });
+        }
         let sum = |id: &str| metric_data::sum(&answer, id);
         Ok(Consumer {
             function: function.to_owned(),

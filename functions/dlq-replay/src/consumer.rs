@@ -34,12 +34,13 @@ pub struct Mapping {
 const RECEIVED_AT_LEAST: u64 = 10;
 
 impl Consumer {
-    /// Why it is not well, where more than `percent` of its work fails; `None` where nothing speaks against it.
+    /// Why it is not well, where more than `percent` of its work fails; `None` where nothing speaks against it. What is
+    /// `in_flight` of the destination it may still be at work on.
     ///
     /// A function that reports partial batch failures ends without an error (AWS Lambda Developer Guide, "Handling errors
     /// for an SQS event source in Lambda"), so that only the messages that it leaves show them.
     #[must_use]
-    pub fn trouble(&self, percent: u32) -> Option<String> {
+    pub fn trouble(&self, percent: u32, in_flight: u64) -> Option<String> {
         let Self {
             function,
             invocations,
@@ -67,7 +68,7 @@ impl Consumer {
                 "{errors} of {invocations} invocations of {function} failed"
             ));
         }
-        let left = received.saturating_sub(*deleted);
+        let left = received.saturating_sub(deleted + in_flight);
         (*received >= RECEIVED_AT_LEAST && above(left, *received))
             .then(|| format!("{function} left {left} of the {received} messages that it received"))
     }
@@ -166,7 +167,7 @@ mod tests {
             // Nothing is known of what has not run.
             (Consumer::default(), None),
         ] {
-            let trouble = consumer.trouble(20);
+            let trouble = consumer.trouble(20, 0);
             assert_eq!(trouble.is_some(), words.is_some(), "{consumer:?}");
             if let (Some(trouble), Some(words)) = (trouble, words) {
                 assert!(trouble.contains(words), "{trouble}");
@@ -174,11 +175,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_it_is_still_at_work_on_is_not_left() {
+        let slow = Consumer {
+            deleted: 0,
+            ..well()
+        };
+        assert!(slow.trouble(20, 79).is_some());
+        assert_eq!(slow.trouble(20, 80), None);
+    }
+
     proptest! {
         #[test]
         fn one_that_fails_at_nothing_is_well(invocations in 0_u64..1_000_000, received in 0_u64..1_000_000, percent in 1_u32..=100) {
             let consumer = Consumer { invocations, received, deleted: received, ..Consumer::default() };
-            prop_assert_eq!(consumer.trouble(percent), None);
+            prop_assert_eq!(consumer.trouble(percent, 0), None);
         }
     }
 }

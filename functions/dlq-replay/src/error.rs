@@ -24,6 +24,16 @@ pub enum ReplayError {
         /// What it held.
         value: Option<String>,
     },
+    /// `CloudWatch` gave a part of a consumer's numbers, from which nothing follows.
+    #[error(
+        "cloudwatch:GetMetricData of {function} gave only a part of its numbers ({part}); it is safe to try again later"
+    )]
+    Partial {
+        /// The consumer.
+        function: String,
+        /// What was incomplete.
+        part: String,
+    },
     /// The policy's schema does not compile, although it did when the policy was read.
     #[error("body_schema is no JSON Schema: {0}")]
     Schema(String),
@@ -40,7 +50,7 @@ impl Failure for ReplayError {
         match self {
             Self::Aws(error) => error.is_transient(),
             Self::Ledger(error) => error.is_transient(),
-            Self::Attribute { .. } | Self::OutOfTime(_) => true,
+            Self::Attribute { .. } | Self::Partial { .. } | Self::OutOfTime(_) => true,
             Self::Schema(_) | Self::Continuation(_) => false,
         }
     }

@@ -159,7 +159,7 @@ pub fn plan(
     Planned::Act {
         plan: Plan {
             source: policy.source.clone(),
-            expected: visible,
+            expected: observed.source.total(),
             retention_seconds: observed.source.retention_seconds,
             routes,
             default_destination: policy.default_destination.clone(),
@@ -183,8 +183,15 @@ fn not_yet(
     moment: &Moment<'_, DlqReplay>,
 ) -> Option<String> {
     let percent = policy.limits.max_consumer_failure_percent.get();
-    let mut consumers = observed.consumers.iter().flatten();
-    if let Some(trouble) = consumers.find_map(|consumer| consumer.trouble(percent)) {
+    let consumers = observed.consumers.iter().zip(&observed.destinations);
+    let mut troubles = consumers.filter_map(|(consumer, reached)| {
+        let in_flight = match reached {
+            Reached::Queue(queue) => queue.in_flight,
+            Reached::Function | Reached::Gone => 0,
+        };
+        consumer.as_ref()?.trouble(percent, in_flight)
+    });
+    if let Some(trouble) = troubles.next() {
         return Some(format!(
             "{trouble}; {} messages stay in {} until it is well",
             observed.source.total(),

@@ -422,11 +422,31 @@ fn not_in_alarm(question: &Question<'_>) -> Option<Refusal> {
             Rule::AlarmRecovered,
             "the alarm does not exist any more".to_owned(),
         )),
-        LiveAlarm::Found { state, .. } if state != State::Alarm && outlasts(question) => None,
-        LiveAlarm::Found { state, .. } if state != State::Alarm => Some(skip(
-            Rule::AlarmRecovered,
-            format!("the alarm, read again, is in {}", state.as_str()),
+        LiveAlarm::Found {
+            state: State::Ok,
+            actions_enabled: true,
+            ..
+        } if outlasts(question) => None,
+        LiveAlarm::Found {
+            state,
+            actions_enabled: true,
+            ..
+        } if state != State::Alarm && outlasts(question) => Some(Refusal::passing(
+            Outcome::Skipped {
+                rule: Rule::AlarmRecovered,
+                reason: format!(
+                    "the alarm, read again, is in {}, which says nothing; what is left to do waits for OK",
+                    state.as_str()
+                ),
+            },
+            question.now,
         )),
+        LiveAlarm::Found { state, .. } if state != State::Alarm && !outlasts(question) => {
+            Some(skip(
+                Rule::AlarmRecovered,
+                format!("the alarm, read again, is in {}", state.as_str()),
+            ))
+        }
         // Enabling them again changes no state of the alarm, so that nothing would say so.
         LiveAlarm::Found {
             actions_enabled: false,

@@ -102,13 +102,18 @@ pub(super) fn judge<P>(
             until,
             progress,
         } => Judged {
+            // A playbook comes after that time, and must find its turn.
+            continues_by: Some(if course.step.is_some() {
+                until + NEXT_STEP
+            } else {
+                until
+            }),
             outcome: Outcome::Pending {
                 reason: format!("{summary}; {reason}"),
                 check_again_at: until,
                 continuation: course.step.map(|(carry_on, _)| carry_on),
             },
             status: Status::Continuing,
-            continues_by: Some(until),
             carries_on: false,
             progress: Some(progress),
             spare_snapshot: false,
@@ -284,6 +289,13 @@ mod tests {
             check_again_at: DateTime::UNIX_EPOCH,
         };
         assert_eq!(continuation(settling), Some(json!("look again")));
+        let resting = End::Resting {
+            reason: String::new(),
+            until: DateTime::UNIX_EPOCH,
+            progress: 4,
+        };
+        let by = judged(resting, None, 1, true).continues_by;
+        assert_eq!(by, Some(DateTime::UNIX_EPOCH + NEXT_STEP));
         let by = judged(End::Unfinished(4), None, 1, true).continues_by;
         assert_eq!(by, Some(DateTime::UNIX_EPOCH + NEXT_STEP));
     }

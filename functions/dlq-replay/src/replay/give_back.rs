@@ -45,7 +45,11 @@ async fn release(context: &Context<'_>, receipts: &[String]) -> Result<usize, St
     };
     let source = &context.plan.source;
     let released = context.aws.release(source, receipts, clearance).await;
-    released.map_err(|error| error.to_string())
+    released.map_err(|error| {
+        // They stay hidden in nobody's hand for a while.
+        context.state().progress.lost_receives += 1;
+        error.to_string()
+    })
 }
 
 fn note_late(context: &Context<'_>, messages: usize, why: &str) {
@@ -81,4 +85,18 @@ pub(super) async fn look_what_is_left(context: &Context<'_>) {
         let queue = context.aws.queue(&context.plan.source).await;
         context.state().left = queue.ok().map(|queue| queue.total());
     }
+}
+
+/// A pass ends when only messages show that the round keeps, and among many of those some may never have shown. Then
+/// there is another pass.
+pub(super) async fn look_for_unseen(context: &Context<'_>) {
+    let held = context.state().custody.held() as u64;
+    if held == 0 || context.is_stopped() {
+        return;
+    }
+    let Ok(queue) = context.aws.queue(&context.plan.source).await else {
+        return;
+    };
+    let now = context.now();
+    context.state().unseen(queue.total(), held, now);
 }

@@ -28,12 +28,15 @@ pub(super) struct Seen {
     pub(super) source: Option<Queue>,
     /// In the plan's order; functions are `None`.
     pub(super) destinations: Vec<Option<Queue>>,
-    /// Empty where they were not looked at this time.
-    pub(super) consumers: Vec<Consumer>,
+    /// In the plan's order, where they were looked at this time and the policy names one.
+    pub(super) consumers: Vec<Option<Consumer>>,
 }
 
-/// Learns from a look.
+/// Learns from a look. A round that has stopped learns no more.
 pub(super) fn learn(state: &mut State, plan: &Plan, seen: &Seen) {
+    if state.is_stopped() {
+        return;
+    }
     let feedback = backlogs(state, plan, seen);
     state.pace.learn(feedback);
     follow(state, plan, seen);
@@ -42,16 +45,27 @@ pub(super) fn learn(state: &mut State, plan: &Plan, seen: &Seen) {
         if seen.at.saturating_sub(since) >= PAUSED_AT_MOST {
             let reason = "its destination has not worked off enough of its backlog".to_owned();
             state.rest(reason, seen.now);
+            return;
         }
     } else {
         state.paused_since = None;
     }
-    let percent = plan.limits.max_consumer_failure_percent.get();
-    if let Some(trouble) = seen.consumers.iter().find_map(|it| it.trouble(percent)) {
+    if let Some(trouble) = trouble(plan, seen) {
         let reason = format!("{trouble}; the rest follows when it is well");
         state.rest(reason, seen.now);
+        return;
     }
     came_back(state, plan, seen);
+}
+
+/// Why a consumer is not well.
+pub(super) fn trouble(plan: &Plan, seen: &Seen) -> Option<String> {
+    let percent = plan.limits.max_consumer_failure_percent.get();
+    let mut consumers = seen.consumers.iter().zip(&seen.destinations);
+    consumers.find_map(|(consumer, queue)| {
+        let in_flight = queue.map_or(0, |queue| queue.in_flight);
+        consumer.as_ref()?.trouble(percent, in_flight)
+    })
 }
 
 /// What the destinations' backlogs teach; the most urgent of it.
@@ -118,22 +132,27 @@ fn came_back(state: &mut State, plan: &Plan, seen: &Seen) {
         plan.source,
         source.total()
     );
-    state.progress.setbacks += 1;
-    if state.progress.setbacks < SETBACKS {
-        // What is tried next is few again.
-        state.progress.canary_passed = false;
+    if !set_back(state, &reason, seen.now) {
         state.rest(reason, seen.now);
-        return;
     }
-    let breaker = OpenBreaker {
-        until: seen.now + BREAKER_OPEN,
-        reason: reason.clone(),
-    };
-    state.stop(Stop::Escalate {
-        rule: Rule::Breaker,
-        reason,
-        breaker: Some(breaker),
-    });
+}
+
+/// Takes in that what was replayed does not seem to be consumed; whether that was once too often, and stops the run.
+pub(super) fn set_back(state: &mut State, reason: &str, now: DateTime<Utc>) -> bool {
+    state.progress.setbacks += 1;
+    let stops = state.progress.setbacks >= SETBACKS;
+    if stops {
+        let breaker = OpenBreaker {
+            until: now + BREAKER_OPEN,
+            reason: reason.to_owned(),
+        };
+        state.stop(Stop::Escalate {
+            rule: Rule::Breaker,
+            reason: reason.to_owned(),
+            breaker: Some(breaker),
+        });
+    }
+    stops
 }
 
 /// By what a destination's backlog is measured.
@@ -249,7 +268,7 @@ mod tests {
             ..Consumer::default()
         };
         let seen = Seen {
-            consumers: vec![failing],
+            consumers: vec![Some(failing), None],
             ..seen(5, &[(0, 0), (0, 0)])
         };
         learn(&mut state, &plan, &seen);

@@ -37,6 +37,7 @@ impl<'a> Round<'a> {
         if !context.is_stopped() {
             watch::ramp(&context, empty_polls).await;
         }
+        give_back::look_for_unseen(&context).await;
         give_back::give_back(&context).await;
         give_back::look_for_hidden(&context).await;
         give_back::look_what_is_left(&context).await;

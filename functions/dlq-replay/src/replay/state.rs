@@ -19,6 +19,8 @@ use crate::policy::is_fifo;
 
 /// This many batches in a row that could not be delivered end the round.
 const TROUBLES: u32 = 3;
+/// Passes through the queue after the first: what comes meanwhile may be the consumer's failure, which no replay cures.
+pub(super) const PASSES: u32 = 5;
 /// How long a rest lasts: the schedule's next look ends it.
 const REST: TimeDelta = TimeDelta::seconds(45);
 /// How long a breaker stays open that a replay finds reason to open.
@@ -156,10 +158,23 @@ impl State {
             let bears = self.drains.iter().map(Drain::first_rate);
             self.limit.set(bears.fold(ceiling, f64::min).max(1.0));
         }
+        let bound = u64::from(plan.limits.max_backlog.get());
+        let is_full = |route: &Route| {
+            let known = self
+                .progress
+                .baselines
+                .get(route.destination.arn.as_str())
+                .copied();
+            route.backlog.saturating_sub(known.unwrap_or(route.backlog)) >= bound
+        };
+        if plan.routes.iter().any(is_full) {
+            self.pace.learn(Feedback::Full);
+        }
     }
 
-    /// Stops the round until the schedule goes on.
+    /// Stops the round until the schedule goes on, with a few messages again.
     pub(super) fn rest(&mut self, reason: String, now: DateTime<Utc>) {
+        self.progress.canary_passed = false;
         let until = now + REST;
         self.stop(Stop::Rest { reason, until });
     }
@@ -193,6 +208,21 @@ impl State {
 
     pub(super) fn is_stopped(&self) -> bool {
         self.stop.is_some()
+    }
+
+    /// Rests for another pass where the queue holds clearly more than the round keeps. SQS counts roughly.
+    pub(super) fn unseen(&mut self, total: u64, held: u64, now: DateTime<Utc>) {
+        let unseen = total.saturating_sub(held);
+        if unseen <= (held / 20).max(10) || self.progress.passes >= PASSES {
+            return;
+        }
+        self.progress.passes += 1;
+        self.stop(Stop::Rest {
+            reason: format!(
+                "{unseen} messages were not seen among the {held} that stay, and are looked for in another pass"
+            ),
+            until: now + REST,
+        });
     }
 
     /// Whether another round goes on where this one stops.
@@ -464,6 +494,34 @@ mod tests {
         };
         state.keep(later, Kept::Filtered);
         assert_eq!(state.progress.account.expire_within_an_hour, 1);
+    }
+
+    #[test]
+    fn what_never_showed_among_what_stays_gets_so_many_passes_more() {
+        let now = DateTime::UNIX_EPOCH;
+        for (total, held, again) in [
+            (1_000, 1_000, false),
+            (1_050, 1_000, false),
+            (1_051, 1_000, true),
+            (15, 5, false),
+            (16, 5, true),
+        ] {
+            let mut state = state(0);
+            state.unseen(total, held, now);
+            assert_eq!(state.goes_on(), again, "{held} of {total}");
+        }
+        let mut state = state(0);
+        state.progress.passes = PASSES;
+        state.unseen(5_000, 10, now);
+        assert!(!state.is_stopped());
+    }
+
+    #[test]
+    fn a_round_that_rests_begins_with_a_few_again() {
+        let mut state = state(0);
+        state.progress.canary_passed = true;
+        state.rest("it is not well".to_owned(), DateTime::UNIX_EPOCH);
+        assert!(!state.progress.canary_passed);
     }
 
     #[test]

@@ -13,14 +13,12 @@ use shared::telemetry::{Metric, Unit};
 use super::context::retention;
 use super::groups::Groups;
 use super::saved::Progress;
-use super::state::{State, Stop};
+use super::state::{PASSES, State, Stop};
 use crate::account::Account;
 use crate::judge::Kept;
 use crate::plan::Plan;
 use crate::{DlqReplay, Evidence};
 
-/// Passes through the queue after the first: what comes meanwhile may be the consumer's failure, which no replay cures.
-const PASSES: u32 = 5;
 /// How long after a pass the next begins, so that a consumer that fails has shown it.
 const BETWEEN_PASSES: TimeDelta = TimeDelta::minutes(2);
 
@@ -116,7 +114,8 @@ impl Forecast {
     /// What expires before its turn comes, and the remedy.
     fn warning(&self, source: &Arn) -> Option<String> {
         let expires_at = self.expires_at?;
-        if self.ends_at.is_some_and(|ends_at| ends_at < expires_at) {
+        // Nothing follows from a pace that is not known yet.
+        if self.ends_at? < expires_at {
             return None;
         }
         Some(format!(

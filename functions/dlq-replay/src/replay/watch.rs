@@ -28,22 +28,39 @@ const PATIENCE: Duration = Duration::from_secs(70);
 
 /// Replays the first messages, and waits until they are consumed. Returns the empty polls seen.
 pub(super) async fn canary(context: &Context<'_>) -> u32 {
-    let mut dry = 0;
-    if context.state().progress.canary.is_none() {
-        dry = send_canary(context).await;
-        if context.is_stopped() {
-            return dry;
-        }
-        let size = u64::from(context.plan.canary.messages.get());
-        if dry > 0 || context.plan.expected <= size || !context.plan.canary.is_watched() {
-            // There is no rest that would have to wait.
-            pass(context);
-            return dry;
-        }
-        context.save().await;
+    if !earlier_canary_is_gone(context).await {
+        return 0;
     }
+    let dry = send_canary(context).await;
+    if context.is_stopped() {
+        return dry;
+    }
+    let size = u64::from(context.plan.canary.messages.get());
+    if dry >= DRY || context.plan.expected <= size || !context.plan.canary.is_watched() {
+        // There is no rest that would have to wait.
+        pass(context);
+        return dry;
+    }
+    context.save().await;
     settle(context).await;
     dry
+}
+
+/// Whether another canary may be sent after one that was not consumed in its round. Where that one is now cannot be
+/// told: it may have been consumed late, or have failed and be back in the dead-letter queue.
+async fn earlier_canary_is_gone(context: &Context<'_>) -> bool {
+    if context.state().progress.canary.is_none() || !context.plan.canary.is_watched() {
+        return true;
+    }
+    let now = context.now();
+    if let Some(left) = unconsumed(context, &destinations(context).await) {
+        context.state().rest(left, now);
+        return false;
+    }
+    let mut state = context.state();
+    state.progress.canary = None;
+    let reason = "the canary was not consumed in time, again and again: the consumer fails, or is too slow to tell";
+    !lesson::set_back(&mut state, reason, now)
 }
 
 /// Replays the first messages: of those that no replay cures, as many as it takes until one is delivered.
@@ -76,7 +93,7 @@ async fn send_canary(context: &Context<'_>) -> u32 {
                 );
                 if canary.messages() > 0 {
                     state.progress.canary = Some(canary);
-                    break;
+                    return 0;
                 }
                 dry = 0;
             }
@@ -96,7 +113,9 @@ async fn settle(context: &Context<'_>) {
         if context.is_stopped() {
             return;
         }
-        let left = unconsumed(context, &destinations(context).await);
+        let seen = see(context, calm + 1 == CALM).await;
+        let left = unconsumed(context, &seen.destinations)
+            .or_else(|| lesson::trouble(context.plan, &seen));
         let waited = context.elapsed().saturating_sub(began);
         calm = match &left {
             None if waited >= least => calm + 1,
@@ -218,6 +237,12 @@ fn dry_after(dry: u32, batch: Batch) -> u32 {
 
 /// Looks at the queues, and at the consumers where asked to, and learns from what is seen.
 async fn look(context: &Context<'_>, consumers: bool) {
+    let seen = see(context, consumers).await;
+    lesson::learn(&mut context.state(), context.plan, &seen);
+}
+
+/// Looks at the queues, and at the consumers where asked to.
+async fn see(context: &Context<'_>, consumers: bool) -> Seen {
     let routes = &context.plan.routes;
     let (destinations, source, consumers) = tokio::join!(
         destinations(context),
@@ -231,17 +256,16 @@ async fn look(context: &Context<'_>, consumers: bool) {
                 .iter()
                 .map(|route| context.aws.consumer(&route.destination, now));
             let seen = join_all(looks).await;
-            seen.into_iter().filter_map(Result::ok).flatten().collect()
+            seen.into_iter().map(Result::unwrap_or_default).collect()
         }
     );
-    let seen = Seen {
+    Seen {
         at: context.elapsed(),
         now: context.now(),
         source: source.ok(),
         destinations,
         consumers,
-    };
-    lesson::learn(&mut context.state(), context.plan, &seen);
+    }
 }
 
 /// The destinations as they are now; `None` for functions, and for what cannot be read.

@@ -353,11 +353,22 @@ fn a_duplicate_neither_ends_nor_answers_the_run_that_it_belongs_to() {
 
 /// What the guard says at the schedule's look at an alarm that is back at OK.
 fn after_recovery(facts: &Facts, event: &AlarmEvent, outlasts_alarm: bool, now: i64) -> Verdict {
+    read_as(facts, event, (State::Ok, true), outlasts_alarm, now)
+}
+
+/// The same of an alarm that is in a state, with its actions enabled or not.
+fn read_as(
+    facts: &Facts,
+    event: &AlarmEvent,
+    (state, actions_enabled): (State, bool),
+    outlasts_alarm: bool,
+    now: i64,
+) -> Verdict {
     decide(&Question {
         event,
         live: LiveAlarm::Found {
-            state: State::Ok,
-            actions_enabled: true,
+            state,
+            actions_enabled,
             since: Some(at(100)),
         },
         facts,
@@ -411,6 +422,17 @@ fn what_outlasts_its_alarm_waits_through_the_recovery_and_is_taken_up_after_it()
     };
     let superseded = after_recovery(&facts, &event, false, 400);
     assert_eq!(rule(superseded), Some(Rule::Superseded));
+    // Someone works on it by hand, or nothing is known of it: it waits on.
+    for (alarm, by) in [
+        ((State::Ok, false), Rule::AlarmActionsDisabled),
+        ((State::InsufficientData, true), Rule::AlarmRecovered),
+    ] {
+        let Verdict::Refuse(refusal) = read_as(&facts, &event, alarm, true, 400) else {
+            panic!("{alarm:?} lets it go on");
+        };
+        assert_eq!(refusal.outcome.rule(), Some(by));
+        assert!(refusal.look_at.is_some(), "{alarm:?}");
+    }
     let Verdict::Refuse(a_day_later) = after_recovery(&facts, &event, true, 90_000) else {
         panic!("it goes on for ever");
     };
