@@ -1,5 +1,6 @@
 //! Resources of a test's own on the shared local cloud: queues, a ledger, a policy and an alarm, gone when it ends.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Mutex, PoisonError};
@@ -395,6 +396,32 @@ impl World {
     pub async fn dead_letter(&self, ingestion: &Ingestion, seeds: &[Seed]) -> Result {
         self.seed(&ingestion.source, seeds).await?;
         self.fail_all(ingestion).await
+    }
+
+    /// Does the work while a consumer takes all that comes to a queue, and gives what it took besides.
+    pub async fn consuming<T>(
+        &self,
+        queue: &Queue,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<(T, Vec<Received>)> {
+        let over = Cell::new(false);
+        let work = async {
+            let done = work.await;
+            over.set(true);
+            done
+        };
+        let consumer = async {
+            let mut taken = Vec::new();
+            let mut look = tokio::time::interval(Duration::from_millis(200));
+            while !over.get() {
+                look.tick().await;
+                taken.extend(self.drain(queue).await?);
+            }
+            taken.extend(self.drain(queue).await?);
+            Ok::<_, Failure>(taken)
+        };
+        let (done, taken) = tokio::join!(Box::pin(work), Box::pin(consumer));
+        Ok((done?, taken?))
     }
 
     /// Receives all messages of the source without deleting them, until the redrive policy has moved them.

@@ -1,6 +1,5 @@
 //! A replay and the consumer behind its destination: dead, failing, well again.
 
-use std::cell::Cell;
 use std::time::Duration;
 
 use aws_sdk_cloudwatch::primitives::DateTime as SdkDateTime;
@@ -8,7 +7,6 @@ use aws_sdk_cloudwatch::types::{Dimension, MetricDatum, StateValue};
 use chrono::TimeDelta;
 use end_to_end::Result;
 use end_to_end::case::{Case, told};
-use end_to_end::failure::Failure;
 use end_to_end::message::Seed;
 use end_to_end::replay::is;
 use end_to_end::world::{Kind, World, scenario, scheduled};
@@ -61,23 +59,10 @@ async fn a_dead_consumer_gets_the_canary_and_the_rest_follows_once_it_is_consume
 
         // The alarm is back at OK, and so is the consumer: a canary is tried again, and then the rest follows.
         world.set_alarm(&case.alarm.name, StateValue::Ok).await?;
-        let over = Cell::new(false);
-        let rest = async {
-            let ended = look.later_by(LATER * 2).finish().await;
-            over.set(true);
-            ended?.report()
-        };
-        let taking = async {
-            let mut taken = Vec::new();
-            while !over.get() {
-                taken.extend(world.drain(&case.ingestion.source).await?);
-            }
-            Ok::<_, Failure>(taken)
-        };
-        let (rest, taken) = tokio::join!(rest, taking);
-        is(&rest?, "Applied", "received 30: replayed 30")?;
-        consumed.extend(taken?);
-        consumed.extend(world.drain(&case.ingestion.source).await?);
+        let rest = async { look.later_by(LATER * 2).finish().await?.report() };
+        let (rest, taken) = world.consuming(&case.ingestion.source, rest).await?;
+        is(&rest, "Applied", "received 30: replayed 30")?;
+        consumed.extend(taken);
         let bodies = consumed.iter().map(|message| message.body.as_str());
         let seeded = seeds.iter().map(|seed| seed.body.as_str());
         end_to_end::message::Account::of(seeded, bodies).balanced()
