@@ -90,13 +90,12 @@ pub(super) async fn look_what_is_left(context: &Context<'_>) {
 /// A pass ends when only messages show that the round keeps, and among many of those some may never have shown. Then
 /// there is another pass.
 pub(super) async fn look_for_unseen(context: &Context<'_>) {
-    let held = context.state().custody.held() as u64;
-    if held == 0 || context.is_stopped() {
+    if context.state().custody.held() == 0 || context.is_stopped() {
         return;
     }
     let Ok(queue) = context.aws.queue(&context.plan.source).await else {
         return;
     };
     let now = context.now();
-    context.state().unseen(queue.total(), held, now);
+    context.state().look_for_unseen(queue.total(), now);
 }

@@ -210,10 +210,13 @@ impl State {
         self.stop.is_some()
     }
 
-    /// Rests for another pass where the queue holds clearly more than the round keeps. SQS counts roughly.
-    pub(super) fn unseen(&mut self, total: u64, held: u64, now: DateTime<Utc>) {
+    /// Rests for another pass where the queue holds clearly more than the round keeps, and than what was delivered and
+    /// could not be removed. SQS counts roughly.
+    pub(super) fn look_for_unseen(&mut self, total: u64, now: DateTime<Utc>) {
+        let held = (self.custody.held() + self.memory.len()) as u64;
         let unseen = total.saturating_sub(held);
-        if unseen <= (held / 20).max(10) || self.progress.passes >= PASSES {
+        let few = unseen <= (held / 20).max(10);
+        if few || self.progress.passes >= PASSES || self.shortage().is_some() {
             return;
         }
         self.progress.passes += 1;
@@ -499,20 +502,25 @@ mod tests {
     #[test]
     fn what_never_showed_among_what_stays_gets_so_many_passes_more() {
         let now = DateTime::UNIX_EPOCH;
-        for (total, held, again) in [
-            (1_000, 1_000, false),
-            (1_050, 1_000, false),
-            (1_051, 1_000, true),
-            (15, 5, false),
-            (16, 5, true),
+        for (total, kept, unremoved, again) in [
+            (1_000, 1_000, 0, false),
+            (1_050, 1_000, 0, false),
+            (1_051, 1_000, 0, true),
+            (15, 5, 0, false),
+            (16, 5, 0, true),
+            // What was delivered and is still there has been seen.
+            (27, 3, 24, false),
         ] {
-            let mut state = state(0);
-            state.unseen(total, held, now);
-            assert_eq!(state.goes_on(), again, "{held} of {total}");
+            let mut state = state(unremoved);
+            for message in ids(5_000..5_000 + kept) {
+                state.keep(message, Kept::Filtered);
+            }
+            state.look_for_unseen(total, now);
+            assert_eq!(state.goes_on(), again, "{kept} and {unremoved} of {total}");
         }
         let mut state = state(0);
         state.progress.passes = PASSES;
-        state.unseen(5_000, 10, now);
+        state.look_for_unseen(5_000, now);
         assert!(!state.is_stopped());
     }
 
