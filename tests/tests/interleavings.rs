@@ -374,6 +374,8 @@ impl Scene for Pointed<'_> {
         self.follow(proxy)?;
         self.unsure.extend(self.untold.iter().cloned());
         let version = rng.u8(1..=4);
+        // What a human brings back is forgiven once that is seen, which may be never.
+        self.unsure.extend(self.bad.take(&version.to_string()));
         self.pointing = Pointing::alone(&version.to_string());
         if rng.bool() {
             let canary = version % 4 + 1;
