@@ -138,7 +138,6 @@ fn decide_by(
 ) -> PlannedBy<AliasRollback> {
     let event = event();
     let moment = Moment {
-        recovered: false,
         progress: None,
         now: now(),
         resuming: begun.is_some(),
@@ -354,7 +353,6 @@ fn a_version_that_another_hand_went_to_meanwhile_is_left() {
     let again = |observed: &Observed| {
         let event = event();
         let moment = Moment {
-            recovered: false,
             progress: None,
             now: now(),
             resuming: false,

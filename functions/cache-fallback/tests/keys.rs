@@ -395,7 +395,6 @@ fn decided(api: &Api) -> (Vec<String>, Stage) {
     let moment: Moment<'_, CacheFallback> = Moment {
         now: DateTime::<Utc>::UNIX_EPOCH,
         resuming: false,
-        recovered: false,
         event: &event,
         incident_id: "inc-1",
         memory: None,

@@ -127,7 +127,6 @@ fn decide_under(
         snapshot: held.clone(),
     });
     let moment = Moment {
-        recovered: false,
         progress: None,
         now: DateTime::<Utc>::UNIX_EPOCH,
         resuming: begun.is_some(),

@@ -6,7 +6,7 @@ use shared::outcome::Rule;
 use shared::remediation::{Moment, Planned, PlannedBy};
 
 use crate::DlqReplay;
-use crate::consumer::Consumer;
+use crate::consumer::{Consumer, first_trouble};
 use crate::policy::{Canary, Destination, Filter, Limits, Replay};
 use crate::replay::Progress;
 
@@ -184,14 +184,14 @@ fn not_yet(
 ) -> Option<String> {
     let percent = policy.limits.max_consumer_failure_percent.get();
     let consumers = observed.consumers.iter().zip(&observed.destinations);
-    let mut troubles = consumers.filter_map(|(consumer, reached)| {
+    let consumers = consumers.map(|(consumer, reached)| {
         let in_flight = match reached {
             Reached::Queue(queue) => queue.in_flight,
             Reached::Function | Reached::Gone => 0,
         };
-        consumer.as_ref()?.trouble(percent, in_flight)
+        (consumer.as_ref(), in_flight)
     });
-    if let Some(trouble) = troubles.next() {
+    if let Some(trouble) = first_trouble(consumers, percent) {
         return Some(format!(
             "{trouble}; {} messages stay in {} until it is well",
             observed.source.total(),

@@ -71,7 +71,6 @@ pub(crate) fn decide(
         &Moment {
             now: DateTime::UNIX_EPOCH,
             resuming: progress.is_some(),
-            recovered: false,
             event: &event,
             incident_id: "inc-1",
             memory: None,

@@ -94,7 +94,6 @@ fn decide(
         })
     });
     let moment = Moment {
-        recovered: false,
         progress: None,
         now: at,
         resuming: begun.is_some(),
@@ -168,7 +167,6 @@ fn the_longest_notice_of_a_policy_fits_into_the_key_value_store() {
     let event = event();
     let incident_id = shared::ids::incident_id(&event.alarm_arn, event.changed_at);
     let moment = Moment {
-        recovered: false,
         progress: None,
         now: now(),
         resuming: false,
@@ -256,7 +254,6 @@ fn the_page_is_where_it_was_put_whatever_the_policy_says_since() {
         page: Some(earlier.clone()),
     });
     let moment = Moment {
-        recovered: false,
         progress: None,
         now: now(),
         resuming: false,

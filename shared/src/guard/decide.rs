@@ -189,7 +189,6 @@ fn begin(question: &Question<'_>) -> Result<Grounds, Verdict> {
             begun: None,
             progress: None,
             settling: false,
-            recovered: is_recovered(question),
             too_late: None,
         });
     };
@@ -246,7 +245,6 @@ fn resumed(question: &Question<'_>, record: &Record, round: u32, attempt: u32) -
         begun: record.plan.clone(),
         progress: record.progress.clone(),
         settling: record.status == Status::Settling,
-        recovered: is_recovered(question),
         too_late,
     }
 }
@@ -284,10 +282,6 @@ fn come_again(record: &Record, heard_at: Option<DateTime<Utc>>, now: DateTime<Ut
         retryable: true,
     };
     Refusal::passing(outcome, record.claimed_until + LOOK_AFTER)
-}
-
-fn is_recovered(question: &Question<'_>) -> bool {
-    question.live.state() == Some(State::Ok)
 }
 
 /// Whether the run is one that the alarm's return to OK does not end: it was begun, or held back for a while.

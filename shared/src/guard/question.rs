@@ -159,8 +159,6 @@ pub struct Grounds {
     pub progress: Option<Value>,
     /// Whether all calls were made, and it remains to see whether the target has settled.
     pub settling: bool,
-    /// Whether the alarm, read again, is back at OK.
-    pub recovered: bool,
     /// Why nothing may be begun any more, although the attempt before may have carried its plan out.
     pub too_late: Option<Box<Refusal>>,
 }

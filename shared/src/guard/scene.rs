@@ -63,7 +63,6 @@ pub(crate) fn grounds() -> Grounds {
         begun: None,
         progress: None,
         settling: false,
-        recovered: false,
         too_late: None,
     }
 }

@@ -61,8 +61,6 @@ pub struct Moment<'a, R: Remediation> {
     pub now: DateTime<Utc>,
     /// Whether an earlier round or attempt of the same run has already begun the work.
     pub resuming: bool,
-    /// Whether the alarm, read again, is back at OK.
-    pub recovered: bool,
     /// The event that asks for the plan.
     pub event: &'a AlarmEvent,
     /// The incident that the run belongs to.

@@ -12,7 +12,7 @@ use crate::policy::Action as _;
 use crate::remediation::Remediation;
 use crate::runtime::engine::Runtime;
 use crate::runtime::invocation::Invocation;
-use crate::runtime::job::{Ran, Told};
+use crate::runtime::job::{Ran, Run, Told};
 use crate::runtime::look::{Look, Tended};
 
 impl<R: Remediation> Runtime<R> {
@@ -109,31 +109,7 @@ impl<R: Remediation> Runtime<R> {
             standing.told_at = Some(now);
             standing.version += 1;
         }
-        let entry = Entry {
-            kind: Kind::Escalated,
-            summary: report.outcome.reason().to_owned(),
-            detail: Value::Null,
-        };
-        let commit = Commit {
-            place: &place.place,
-            before: facts,
-            after: &after,
-            incident_id: &snapshot.incident_id,
-            entries: std::slice::from_ref(&entry),
-            told: Some(&report),
-        };
-        match self.suite.ledger.commit(&commit, now).await {
-            Ok(Some(untold)) => {
-                let told = Told {
-                    untold,
-                    ..Told::new(report)
-                };
-                self.tell(&told, &snapshot.event.alarm_arn).await;
-                Some(told.report)
-            }
-            Ok(None) => None,
-            Err(error) => Some(Self::target_failed(tended, &error, error.is_transient())),
-        }
+        self.tell_of(tended, (facts, &after), &place, report).await
     }
 
     /// Tells humans, once for each end, that what is in place ends although the alarm stays.
@@ -167,6 +143,17 @@ impl<R: Remediation> Runtime<R> {
             standing.version += 1;
             snapshot.forewarned = Some(end);
         }
+        self.tell_of(tended, (facts, &after), &run, report).await
+    }
+
+    /// Writes an escalation about what is in place, and tells it; whoever was first looks after it.
+    async fn tell_of(
+        &self,
+        tended: &Tended<R::Action>,
+        (before, after): (&Facts, &Facts),
+        run: &Run<'_, R>,
+        report: Report,
+    ) -> Option<Report> {
         let entry = Entry {
             kind: Kind::Escalated,
             summary: report.outcome.reason().to_owned(),
@@ -174,9 +161,9 @@ impl<R: Remediation> Runtime<R> {
         };
         let commit = Commit {
             place: &run.place,
-            before: facts,
-            after: &after,
-            incident_id: &snapshot.incident_id,
+            before,
+            after,
+            incident_id: report.incident_id.as_deref().unwrap_or_default(),
             entries: std::slice::from_ref(&entry),
             told: Some(&report),
         };
@@ -187,10 +174,9 @@ impl<R: Remediation> Runtime<R> {
                     untold,
                     ..Told::new(report)
                 };
-                self.tell(&told, &snapshot.event.alarm_arn).await;
+                self.tell(&told, &run.place.event.alarm_arn).await;
                 Some(told.report)
             }
-            // Whoever was first looks after it.
             Ok(None) => None,
             Err(error) => Some(Self::target_failed(tended, &error, error.is_transient())),
         }

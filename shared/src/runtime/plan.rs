@@ -60,7 +60,6 @@ pub(super) fn plan<R: Remediation>(
     let progress = read_as(grounds.progress.as_ref(), "the progress");
     let moment = Moment {
         now,
-        recovered: grounds.recovered,
         resuming: conflict || grounds.round > 1 || grounds.attempt > 1,
         event: run.place.event,
         incident_id,

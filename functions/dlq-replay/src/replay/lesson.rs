@@ -3,11 +3,9 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use shared::ledger::items::OpenBreaker;
-use shared::outcome::Rule;
 
-use super::state::{BREAKER_OPEN, State, Stop};
-use crate::consumer::Consumer;
+use super::state::{State, Stop};
+use crate::consumer::{Consumer, first_trouble};
 use crate::pace::Feedback;
 use crate::plan::{Plan, Queue, Route};
 
@@ -50,7 +48,7 @@ pub(super) fn learn(state: &mut State, plan: &Plan, seen: &Seen) {
     } else {
         state.paused_since = None;
     }
-    if let Some(trouble) = trouble(plan, seen) {
+    if let Some(trouble) = trouble(plan, &seen.consumers, &seen.destinations) {
         let reason = format!("{trouble}; the rest follows when it is well");
         state.rest(reason, seen.now);
         return;
@@ -59,13 +57,18 @@ pub(super) fn learn(state: &mut State, plan: &Plan, seen: &Seen) {
 }
 
 /// Why a consumer is not well.
-pub(super) fn trouble(plan: &Plan, seen: &Seen) -> Option<String> {
+pub(super) fn trouble(
+    plan: &Plan,
+    consumers: &[Option<Consumer>],
+    destinations: &[Option<Queue>],
+) -> Option<String> {
     let percent = plan.limits.max_consumer_failure_percent.get();
-    let mut consumers = seen.consumers.iter().zip(&seen.destinations);
-    consumers.find_map(|(consumer, queue)| {
+    let consumers = consumers.iter().zip(destinations);
+    let consumers = consumers.map(|(consumer, queue)| {
         let in_flight = queue.map_or(0, |queue| queue.in_flight);
-        consumer.as_ref()?.trouble(percent, in_flight)
-    })
+        (consumer.as_ref(), in_flight)
+    });
+    first_trouble(consumers, percent)
 }
 
 /// What the destinations' backlogs teach; the most urgent of it.
@@ -75,7 +78,7 @@ fn backlogs(state: &mut State, plan: &Plan, seen: &Seen) -> Feedback {
     for (route, queue) in plan.routes.iter().zip(&seen.destinations) {
         let Some(queue) = queue else { continue };
         let arn = &route.destination.arn;
-        let grown = queue.total().saturating_sub(state.baseline(route));
+        let grown = queue.total().saturating_sub(state.progress.baseline(route));
         if grown >= bound {
             feedback = Feedback::Full;
             state.notes.note(format!(
@@ -142,27 +145,12 @@ pub(super) fn set_back(state: &mut State, reason: &str, now: DateTime<Utc>) -> b
     state.progress.setbacks += 1;
     let stops = state.progress.setbacks >= SETBACKS;
     if stops {
-        let breaker = OpenBreaker {
-            until: now + BREAKER_OPEN,
-            reason: reason.to_owned(),
-        };
-        state.stop(Stop::Escalate {
-            rule: Rule::Breaker,
-            reason: reason.to_owned(),
-            breaker: Some(breaker),
-        });
+        state.stop(Stop::breaks(reason.to_owned(), now));
     }
     stops
 }
 
-/// By what a destination's backlog is measured.
 impl State {
-    /// What a destination held before the run's first message.
-    fn baseline(&self, route: &Route) -> u64 {
-        let known = self.progress.baselines.get(route.destination.arn.as_str());
-        known.copied().unwrap_or(route.backlog)
-    }
-
     /// What each destination got since this was last asked.
     fn sent_since_look(&mut self, routes: &[Route]) -> Vec<u64> {
         let sent = self.sent_to(routes);

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::canary::SentCanary;
 use super::groups::{Groups, excerpt};
 use crate::account::Account;
+use crate::plan::Route;
 
 /// Messages remembered at most. An item of the ledger holds 400 KB (`DynamoDB` Developer Guide, "Quotas"); as many
 /// ids of the longest that SQS gives, 100 characters, leave more than half of it to the plan and the report.
@@ -66,6 +67,12 @@ impl Progress {
         progress.died |= follows_a_death;
         progress.at_rest = false;
         progress
+    }
+
+    /// What a destination held before the run's first message.
+    pub(super) fn baseline(&self, route: &Route) -> u64 {
+        let known = self.baselines.get(route.destination.arn.as_str());
+        known.copied().unwrap_or(route.backlog)
     }
 
     /// The canary that is on its way, if the rest has to wait for it.

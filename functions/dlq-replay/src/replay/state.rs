@@ -56,6 +56,21 @@ pub(super) enum Stop {
     },
 }
 
+impl Stop {
+    /// The consumer fails: nothing more is replayed to it for a while.
+    pub(super) fn breaks(reason: String, now: DateTime<Utc>) -> Self {
+        let breaker = OpenBreaker {
+            until: now + BREAKER_OPEN,
+            reason: reason.clone(),
+        };
+        Self::Escalate {
+            rule: Rule::Breaker,
+            reason,
+            breaker: Some(breaker),
+        }
+    }
+}
+
 /// What a round knows.
 pub(super) struct State {
     pub(super) progress: Progress,
@@ -110,11 +125,10 @@ impl State {
             );
         }
         let bound = plan.limits.max_backlog.get();
-        let drains = plan.routes.iter().map(|route| {
-            let known = progress.baselines.get(route.destination.arn.as_str());
-            let baseline = known.copied().unwrap_or(route.backlog);
-            Drain::new(baseline, bound, route.backlog)
-        });
+        let drains = plan
+            .routes
+            .iter()
+            .map(|route| Drain::new(progress.baseline(route), bound, route.backlog));
         let drains = drains.collect();
         let mut state = Self {
             before: progress.account.clone(),
@@ -160,12 +174,8 @@ impl State {
         }
         let bound = u64::from(plan.limits.max_backlog.get());
         let is_full = |route: &Route| {
-            let known = self
-                .progress
-                .baselines
-                .get(route.destination.arn.as_str())
-                .copied();
-            route.backlog.saturating_sub(known.unwrap_or(route.backlog)) >= bound
+            let baseline = self.progress.baseline(route);
+            route.backlog.saturating_sub(baseline) >= bound
         };
         if plan.routes.iter().any(is_full) {
             self.pace.learn(Feedback::Full);
@@ -190,15 +200,7 @@ impl State {
             "{} of the {replayed} messages that the run replayed are back already: the consumer fails",
             self.back
         );
-        let breaker = OpenBreaker {
-            until: now + BREAKER_OPEN,
-            reason: reason.clone(),
-        };
-        self.stop(Stop::Escalate {
-            rule: Rule::Breaker,
-            reason,
-            breaker: Some(breaker),
-        });
+        self.stop(Stop::breaks(reason, now));
     }
 
     /// Stops the round, unless it was stopped before: the first reason is the one that is told.

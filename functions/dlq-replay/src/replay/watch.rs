@@ -11,6 +11,7 @@ use super::context::Context;
 use super::deliver::{Batch, batch};
 use super::lesson::{self, Seen};
 use super::state::{BATCH, Stop};
+use crate::consumer::Consumer;
 use crate::plan::Queue;
 
 /// Empty long polls that say that a queue is dry. A long poll asks all of a queue's servers.
@@ -113,9 +114,10 @@ async fn settle(context: &Context<'_>) {
         if context.is_stopped() {
             return;
         }
-        let seen = see(context, calm + 1 == CALM).await;
-        let left = unconsumed(context, &seen.destinations)
-            .or_else(|| lesson::trouble(context.plan, &seen));
+        let (queues, consumers) =
+            tokio::join!(destinations(context), consumers(context, calm + 1 == CALM));
+        let left = unconsumed(context, &queues)
+            .or_else(|| lesson::trouble(context.plan, &consumers, &queues));
         let waited = context.elapsed().saturating_sub(began);
         calm = match &left {
             None if waited >= least => calm + 1,
@@ -236,36 +238,32 @@ fn dry_after(dry: u32, batch: Batch) -> u32 {
 }
 
 /// Looks at the queues, and at the consumers where asked to, and learns from what is seen.
-async fn look(context: &Context<'_>, consumers: bool) {
-    let seen = see(context, consumers).await;
-    lesson::learn(&mut context.state(), context.plan, &seen);
-}
-
-/// Looks at the queues, and at the consumers where asked to.
-async fn see(context: &Context<'_>, consumers: bool) -> Seen {
-    let routes = &context.plan.routes;
+async fn look(context: &Context<'_>, asks: bool) {
     let (destinations, source, consumers) = tokio::join!(
         destinations(context),
         context.aws.queue(&context.plan.source),
-        async {
-            if !consumers {
-                return Vec::new();
-            }
-            let now = context.now();
-            let looks = routes
-                .iter()
-                .map(|route| context.aws.consumer(&route.destination, now));
-            let seen = join_all(looks).await;
-            seen.into_iter().map(Result::unwrap_or_default).collect()
-        }
+        consumers(context, asks),
     );
-    Seen {
+    let seen = Seen {
         at: context.elapsed(),
         now: context.now(),
         source: source.ok(),
         destinations,
         consumers,
+    };
+    lesson::learn(&mut context.state(), context.plan, &seen);
+}
+
+/// The consumers as they have fared, where asked for; `None` for what the policy does not name, or cannot be read.
+async fn consumers(context: &Context<'_>, asks: bool) -> Vec<Option<Consumer>> {
+    if !asks {
+        return Vec::new();
     }
+    let now = context.now();
+    let routes = context.plan.routes.iter();
+    let looks = routes.map(|route| context.aws.consumer(&route.destination, now));
+    let seen = join_all(looks).await;
+    seen.into_iter().map(Result::unwrap_or_default).collect()
 }
 
 /// The destinations as they are now; `None` for functions, and for what cannot be read.

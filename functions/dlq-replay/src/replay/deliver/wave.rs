@@ -4,14 +4,12 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
-use shared::ledger::items::OpenBreaker;
-use shared::outcome::Rule;
 
 use super::arrive::{quarantine, replay};
 use crate::judge::{Fate, Judge, Kept, Poison};
 use crate::message::{InHand, Replays};
 use crate::replay::context::Context;
-use crate::replay::state::{BREAKER_OPEN, State, Stop};
+use crate::replay::state::{State, Stop};
 
 /// Standard messages all at once; of FIFO messages, the first of each group, then the second, …
 pub(super) fn waves(messages: Vec<InHand>, fifo: bool) -> Vec<Vec<InHand>> {
@@ -91,15 +89,7 @@ fn came_back(
     let reason = format!(
         "{back} of the first {going} messages are those that {previous} replayed, back for the second time: the consumer still fails"
     );
-    let breaker = OpenBreaker {
-        until: now + BREAKER_OPEN,
-        reason: reason.clone(),
-    };
-    Some(Stop::Escalate {
-        rule: Rule::Breaker,
-        reason,
-        breaker: Some(breaker),
-    })
+    Some(Stop::breaks(reason, now))
 }
 
 /// A wave's messages by where they go.
@@ -156,7 +146,9 @@ fn sort(
 mod tests {
     use super::*;
     use crate::replay::saved::{Memory, Progress};
+    use crate::replay::state::BREAKER_OPEN;
     use crate::sample::{named, plan};
+    use shared::outcome::Rule;
 
     fn grouped(id: &str, group: &str) -> InHand {
         InHand {

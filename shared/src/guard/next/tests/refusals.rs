@@ -415,7 +415,7 @@ fn what_outlasts_its_alarm_waits_through_the_recovery_and_is_taken_up_after_it()
     let Verdict::Proceed(grounds) = after_recovery(&facts, &event, true, 400) else {
         panic!("{:?}", after_recovery(&facts, &event, true, 400));
     };
-    assert!(grounds.recovered && grounds.too_late.is_none());
+    assert!(grounds.too_late.is_none());
     let rule = |verdict| match verdict {
         Verdict::Refuse(refusal) => refusal.outcome.rule(),
         other => panic!("{other:?}"),
