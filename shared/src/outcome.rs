@@ -167,6 +167,8 @@ pub enum Rule {
     Duplicate,
     /// Another run holds the target's lease.
     LeaseHeld,
+    /// Another remediation has the first word on the alarm.
+    AfterAnother,
     /// The remediation acted on the target a moment ago.
     Cooldown,
     /// The remediation has used up its actions for now.
@@ -219,6 +221,7 @@ impl Rule {
                 | Self::KillSwitchTarget
                 | Self::InProgress
                 | Self::LeaseHeld
+                | Self::AfterAnother
                 | Self::Cooldown
                 | Self::Budget
                 | Self::Flapping

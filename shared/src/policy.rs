@@ -33,11 +33,67 @@ pub struct Target<A> {
     pub name: String,
     /// The alarms that wake the remediation for this target, by name or by ARN. At least one.
     pub alarms: Vec<String>,
+    /// Remediations that have the first word on the target's alarms: this one acts once they have said theirs and it did
+    /// not help. None where a playbook says what comes after what.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<Predecessor>,
     /// The bounds that the guard keeps.
     #[serde(default)]
     pub guard: Limits,
     /// What the remediation does, and how far it may go.
     pub action: A,
+}
+
+/// A remediation that has the first word on an alarm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Predecessor {
+    /// Its name, such as `alias-rollback`.
+    pub remediation: String,
+    /// The ARN of what it acts on in answer to the same alarm.
+    pub resource: String,
+    /// How long its word is waited for after the alarm's change, and after what it did for the alarm to recover; at most
+    /// 3,600.
+    #[serde(default = "first_word")]
+    pub seconds: NonZeroU32,
+}
+
+/// The most remediations that have the first word on one target's alarms.
+const PREDECESSORS: usize = 4;
+/// How long a remediation is waited for at most.
+const LONGEST_WAIT: u32 = 3_600;
+
+fn first_word() -> NonZeroU32 {
+    seconds(600)
+}
+
+impl Predecessor {
+    /// How long it is waited for.
+    #[must_use]
+    pub fn wait(&self) -> TimeDelta {
+        TimeDelta::seconds(i64::from(self.seconds.get()))
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.remediation.is_empty() {
+            return Err(
+                "after: a remediation has no name; name one, such as alias-rollback".to_owned(),
+            );
+        }
+        if self.resource.parse::<Arn>().is_err() {
+            return Err(format!(
+                "after: {:?} is no ARN; give that of what {} acts on",
+                self.resource, self.remediation
+            ));
+        }
+        if self.seconds.get() > LONGEST_WAIT {
+            return Err(format!(
+                "after: {} s are too long to wait for {}; wait {LONGEST_WAIT} at most",
+                self.seconds, self.remediation
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// The bounds that the guard keeps for one target.
@@ -48,12 +104,22 @@ pub struct Limits {
     pub max_event_age_seconds: NonZeroU32,
     /// How often the remediation may act.
     pub budget: Budget,
+    /// How long a human's approval of a plan counts after it was given, however long its giver let it last.
+    pub approval_seconds: NonZeroU32,
     /// How long the remediation rests after it acted.
     pub cooldown_seconds: u32,
     /// When the alarm is held to be flapping.
     pub flap: Flap,
     /// When the remediation is held to be causing the alarm itself.
     pub breaker: Breaker,
+}
+
+impl Limits {
+    /// How long an approval counts.
+    #[must_use]
+    pub fn approval_lasts(&self) -> TimeDelta {
+        TimeDelta::seconds(i64::from(self.approval_seconds.get()))
+    }
 }
 
 /// How long something temporary stays.
@@ -156,6 +222,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_event_age_seconds: seconds(900),
+            approval_seconds: seconds(3_600),
             budget: Budget::default(),
             cooldown_seconds: 60,
             flap: Flap::default(),
@@ -307,6 +374,17 @@ impl<A: Action> Document<A> {
                 return Err(format!(
                     "target {name} names no alarm; an empty selector is never read as every alarm"
                 ));
+            }
+            if target.after.len() > PREDECESSORS {
+                return Err(format!(
+                    "target {name} comes after {} remediations; name {PREDECESSORS} at most",
+                    target.after.len()
+                ));
+            }
+            for predecessor in &target.after {
+                predecessor
+                    .check()
+                    .map_err(|problem| format!("target {name}: {problem}"))?;
             }
             let earlier = &self.targets[..index];
             if earlier.iter().any(|other| other.name == *name) {
@@ -524,6 +602,14 @@ mod tests {
             (
                 r#"{"version":1,"targets":[{"name":"a","alarms":["x"],"action":{"service":"s"}},{"name":"b","alarms":["x"],"action":{"service":"s"}}]}"#,
                 "list all its alarms in one target",
+            ),
+            (
+                r#"{"version":1,"targets":[{"name":"a","alarms":["x"],"after":[{"remediation":"b","resource":"live"}],"action":{"service":"s"}}]}"#,
+                "give that of what b acts on",
+            ),
+            (
+                r#"{"version":1,"targets":[{"name":"a","alarms":["x"],"after":[{"remediation":"b","resource":"arn:aws:lambda:eu-west-1:123456789012:function:f:live","seconds":3601}],"action":{"service":"s"}}]}"#,
+                "wait 3600 at most",
             ),
             (
                 r#"{"version":1,"targets":[{"name":"a","alarms":["x"],"action":{"service":""}}]}"#,

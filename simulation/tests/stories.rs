@@ -536,3 +536,21 @@ async fn an_end_while_the_alarm_stays_is_told_ahead_once_and_is_no_success() {
     assert_eq!(told(&world).len(), 3, "{:?}", told(&world));
     assert!(!holds(&world, "standing#thing"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_after_another_acts_once_that_one_had_its_time() {
+    let (world, stage) = thing_in_alarm();
+    let mut second = target("thing", &["a1"]);
+    let alias = "arn:aws:lambda:eu-west-1:123456789012:function:f:live";
+    second["after"] = json!([{"remediation": "toy-rollback", "resource": alias}]);
+    stage.policy(&document(&[second]));
+    let event = alarm_event("a1", State::Alarm, world.now(), "event");
+    let answer = stage.send(event, "r-1").await.unwrap();
+    assert_eq!(answer.reports[0].outcome.rule(), Some(Rule::AfterAnother));
+    for (seconds, looked) in [(300, NORMAL), (299, NORMAL), (62, OURS)] {
+        passes(seconds).await;
+        let request = format!("look-{seconds}");
+        stage.send(look(), &request).await.unwrap();
+        assert_eq!(value(&world, "thing"), looked, "after {seconds} s more");
+    }
+}

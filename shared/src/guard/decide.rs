@@ -2,10 +2,12 @@
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
-use crate::alarm::State;
+use crate::alarm::{AlarmEvent, Path, State};
+use crate::guard::approval::ends_at;
 use crate::guard::question::{Grounds, LiveAlarm, Occasion, Question, Refusal, Verdict};
-use crate::ledger::items::{Facts, OpenBreaker, Record, Status};
-use crate::outcome::{Outcome, Rule};
+use crate::ledger::items::{Facts, History, OpenBreaker, Record, Status};
+use crate::outcome::{Outcome, Overall, Rule};
+use crate::policy::Predecessor;
 
 /// How far an event may be ahead of this function's clock.
 pub(crate) const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(5);
@@ -21,6 +23,8 @@ const DELIVERED_WITHIN: TimeDelta = TimeDelta::minutes(5);
 const KEPT_UP: TimeDelta = TimeDelta::hours(24);
 /// Attempts at one round: Lambda's three, and as many by the schedule.
 const ATTEMPTS: u32 = 6;
+/// How often it is asked whether another remediation has said its word.
+const LOOK_AFTER_ANOTHER: TimeDelta = TimeDelta::minutes(1);
 /// What stays of a lease or a claim that a reader's clock, some seconds ahead, may not see any more.
 const LOOK_AFTER: TimeDelta = TimeDelta::seconds(5);
 
@@ -94,6 +98,11 @@ pub fn decide(question: &Question<'_>) -> Verdict {
             escalated(Rule::Breaker, reason),
             breaker.until,
         ));
+    }
+    if facts.record.is_none()
+        && let Some(refusal) = comes_after(question)
+    {
+        return refuse(refusal);
     }
     if facts.record.is_none()
         && let Err(refusal) = bounds(question, grounds.refires)
@@ -373,7 +382,9 @@ fn aged(question: &Question<'_>) -> Option<Refusal> {
     let taken_up =
         age <= KEPT_UP && (facts.record.is_some() || waiting(facts, event.changed_at).is_some());
     let approved = event.approvals.iter().any(|approval| {
-        approval.target == target && approval.expires_at > now && approval.at <= now + CLOCK_SKEW
+        approval.target == target
+            && ends_at(approval, limits.approval_lasts()) > now
+            && approval.at <= now + CLOCK_SKEW
     });
     if age > KEPT_UP && outlasts(question) && !approved {
         let reason = format!(
@@ -456,6 +467,65 @@ fn not_in_alarm(question: &Question<'_>) -> Option<Refusal> {
         )),
         LiveAlarm::Found { .. } => None,
     }
+}
+
+/// Why it is another remediation's turn: it has not answered the alarm's change yet, or what it did may still help.
+fn comes_after(question: &Question<'_>) -> Option<Refusal> {
+    let Question { event, now, .. } = *question;
+    // A playbook's ladder says what comes after what.
+    if event.state != State::Alarm || matches!(event.path, Path::Playbook { .. }) {
+        return None;
+    }
+    let turns = question.predecessors.iter();
+    turns
+        .filter_map(|(predecessor, history)| turn(event, predecessor, history))
+        .filter(|(until, _)| *until > now)
+        .max_by_key(|(until, _)| *until)
+        .map(|(until, reason)| {
+            let rule = Rule::AfterAnother;
+            let reason = format!(
+                "{reason}; it is waited for until {} at the latest",
+                time(until)
+            );
+            let outcome = Outcome::Skipped { rule, reason };
+            Refusal::passing(outcome, until.min(now + LOOK_AFTER_ANOTHER))
+        })
+}
+
+/// Until when it is that remediation's turn, and why; `None` where it has said that it does nothing.
+fn turn(
+    event: &AlarmEvent,
+    predecessor: &Predecessor,
+    history: &History,
+) -> Option<(DateTime<Utc>, String)> {
+    let Predecessor {
+        remediation,
+        resource,
+        ..
+    } = predecessor;
+    let answer = history.answers.get(&event.alarm_arn);
+    let Some(answer) = answer.filter(|answer| answer.changed_at >= event.changed_at - SAME) else {
+        let until = event.changed_at + predecessor.wait();
+        let reason = format!(
+            "{remediation} has the first word on {}, and has not answered for {resource} yet",
+            event.alarm_name
+        );
+        return Some((until, reason));
+    };
+    if answer.outcome != Overall::Applied.name() {
+        return None;
+    }
+    let acted = history.actions.iter().rev();
+    let mut acted = acted.filter(|action| !action.reverts && action.alarm_arn == event.alarm_arn);
+    let at = acted
+        .next()
+        .map_or(answer.changed_at, |action| action.finished_at);
+    let reason = format!(
+        "{remediation} acted on {resource} at {}: {}",
+        time(at),
+        answer.reason
+    );
+    Some((at + predecessor.wait(), reason))
 }
 
 /// How many alarms in a row, with this one, came on the heels of our own action. A return to OK is none, and what takes

@@ -179,7 +179,7 @@ fn term(snapshot: &Snapshot, alarms: &Alarms, terms: Terms, now: DateTime<Utc>) 
     let (Some(expires_at), Some(temporary)) = (snapshot.expires_at, temporary) else {
         return expired.map_or(Duty::Wait, Duty::Restore);
     };
-    let at_most = snapshot.taken_at + temporary.at_most;
+    let at_most = snapshot.ends_by(temporary.at_most);
     if at_most <= now || (!listed && expires_at <= now) {
         return Duty::Restore(expires_at.min(at_most));
     }

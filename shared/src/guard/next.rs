@@ -135,6 +135,8 @@ pub(crate) struct End<'a> {
     pub(crate) restored: bool,
     /// A plan whose calls were all made, to be verified later.
     pub(crate) settling: Option<Settling>,
+    /// How long what the run has put in place stays, where all calls for it were made.
+    pub(crate) put_in_place: Option<Temporary>,
 }
 
 /// After a round.
@@ -184,6 +186,14 @@ pub(crate) fn finished(
         standing.settling.extend(end.settling.clone());
         if !matches!(end.status, Status::Continuing | Status::Failed) {
             standing.runs.retain(|run| !own(&run.run_id));
+        }
+        if let Some(kept) = end.put_in_place
+            && let Some(snapshot) = &mut standing.snapshot
+            && own(&snapshot.run_id)
+            && snapshot.in_place_since.is_none()
+        {
+            snapshot.in_place_since = Some(now);
+            snapshot.expires_at = renewed(snapshot, Some(kept), now);
         }
         if end.restored {
             // Nothing is left to take back for whoever began to.
@@ -500,7 +510,7 @@ pub(crate) fn renewed(
     temporary: Option<Temporary>,
     now: DateTime<Utc>,
 ) -> Option<DateTime<Utc>> {
-    temporary.map(|kept| (now + kept.expires_after).min(snapshot.taken_at + kept.at_most))
+    temporary.map(|kept| (now + kept.expires_after).min(snapshot.ends_by(kept.at_most)))
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use crate::alarm::{AlarmEvent, State};
-use crate::ledger::items::{Engaged, Facts, OpenBreaker};
+use crate::ledger::items::{Engaged, Facts, History, OpenBreaker};
 use crate::outcome::{Outcome, Report};
-use crate::policy::Limits;
+use crate::policy::{Limits, Predecessor};
 
 /// The alarm as it is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +74,8 @@ pub struct Question<'a> {
     pub switch: Option<&'a Engaged>,
     /// The policy's bounds.
     pub limits: &'a Limits,
+    /// The remediations that have the first word on the alarm, each with its history on what it acts on.
+    pub predecessors: &'a [(&'a Predecessor, History)],
     /// The target's name in the policy.
     pub target: &'a str,
     /// The Lambda request.

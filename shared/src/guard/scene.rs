@@ -74,6 +74,7 @@ pub(crate) fn snapshot(event: &AlarmEvent, second: i64) -> Snapshot {
         event: event.clone(),
         taken_at: at(second),
         expires_at: Some(at(second + 3_600)),
+        in_place_since: None,
         forewarned: None,
         state: json!({"page": false}),
     }
@@ -147,6 +148,7 @@ pub(crate) fn end(status: Status, report: &Report) -> End<'_> {
         continues_by: None,
         restored: false,
         settling: None,
+        put_in_place: None,
     }
 }
 

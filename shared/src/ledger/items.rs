@@ -325,6 +325,9 @@ pub struct Snapshot {
     pub event: AlarmEvent,
     /// When it was taken.
     pub taken_at: DateTime<Utc>,
+    /// When what is in place was put there: when the calls of the first run that put it were all made.
+    #[serde(default)]
+    pub in_place_since: Option<DateTime<Utc>>,
     /// When what is in place ends unless it is renewed; `None` when it stays until the alarm is back at OK.
     pub expires_at: Option<DateTime<Utc>>,
     /// The end that humans were told of ahead, because the alarm was still in ALARM.
@@ -332,6 +335,14 @@ pub struct Snapshot {
     pub forewarned: Option<DateTime<Utc>>,
     /// The state, in the remediation's own form.
     pub state: Value,
+}
+
+impl Snapshot {
+    /// The latest end of what stays `at_most` so long: its term counts from when it was in place.
+    #[must_use]
+    pub fn ends_by(&self, at_most: TimeDelta) -> DateTime<Utc> {
+        self.in_place_since.unwrap_or(self.taken_at) + at_most
+    }
 }
 
 /// A change whose calls were all made, while the target takes its time.

@@ -9,11 +9,12 @@ use serde::de::DeserializeOwned;
 
 use crate::ledger::error::LedgerError;
 use crate::ledger::items::{
-    self, AlarmState, Facts, Place, Record, SHARDS, STANDING, Standing, Switches, UNTOLD, Untold,
-    WAITING, Waiting,
+    self, AlarmState, Facts, History, Place, Record, SHARDS, STANDING, Standing, Switches, UNTOLD,
+    Untold, WAITING, Waiting,
 };
 use crate::ledger::store::{Item, Key, Store};
 use crate::ledger::table::Table;
+use crate::policy::Predecessor;
 
 /// The ledger.
 #[derive(Debug, Clone)]
@@ -72,6 +73,27 @@ impl Ledger {
             standing: body(&found, standing)?,
             waiting: body(&found, waiting)?,
         })
+    }
+
+    /// Reads what other remediations did, each to what it acts on.
+    pub(crate) async fn histories<'a>(
+        &self,
+        of: &'a [Predecessor],
+    ) -> Result<Vec<(&'a Predecessor, History)>, LedgerError> {
+        if of.is_empty() {
+            return Ok(Vec::new());
+        }
+        let key = |it: &Predecessor| items::history_key(&it.remediation, &it.resource);
+        let mut keys: Vec<Key> = of.iter().map(key).collect();
+        // DynamoDB refuses a key that is asked for twice.
+        keys.sort_unstable();
+        keys.dedup();
+        let found = self.store.get(&keys).await?;
+        let histories = of.iter().map(|it| {
+            let history: Option<History> = body(&found, &key(it))?;
+            Ok((it, history.unwrap_or_default()))
+        });
+        histories.collect()
     }
 
     /// Reads the record of a transition.

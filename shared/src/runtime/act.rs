@@ -434,6 +434,7 @@ fn new_snapshot<R: Remediation>(
         incident_id: next::incident_of(&agreed.facts, &run.place, false),
         event: run.place.event.clone(),
         taken_at: now,
+        in_place_since: None,
         expires_at: temporary.map(|kept| now + kept.expires_after.min(kept.at_most)),
         forewarned: None,
         state: value("the snapshot", state)?,

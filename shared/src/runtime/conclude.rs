@@ -33,6 +33,7 @@ impl<R: Remediation> Runtime<R> {
             (Err(error), _) | (_, Err(error)) => return Told::new(unwritten(report, &error)),
         };
         let settles = judged.status == Status::Settling;
+        let applied = matches!(report.outcome, Outcome::Applied { .. });
         let end = next::End {
             status: judged.status,
             report: &report,
@@ -41,6 +42,7 @@ impl<R: Remediation> Runtime<R> {
             breaker: done.breaker.clone(),
             continues_by: judged.continues_by,
             restored: judged.spare_snapshot,
+            put_in_place: run.temporary().filter(|_| settles || applied),
             settling: settles.then(|| Settling {
                 run_id: permit.run_id.clone(),
                 transition: run.place.transition.clone(),

@@ -5,13 +5,14 @@ use serde_json::{Value, json};
 
 use crate::alarm::State;
 use crate::backoff;
-use crate::guard::approval::approved;
+use crate::guard::approval::{approved, ends_at};
 use crate::guard::decide::time;
 use crate::guard::duty::{self, Alarms, Duty, Recovery, Terms};
 use crate::guard::next;
 use crate::guard::{self, Grounds, LiveAlarm, Occasion, Question, Verdict};
-use crate::ledger::items::{Engaged, Facts};
+use crate::ledger::items::{Engaged, Facts, History};
 use crate::outcome::{Outcome, Rule, StepName};
+use crate::policy::Predecessor;
 use crate::remediation::{
     Failure, Learning as _, Planned, PlannedBy, Remediation, Verified, value,
 };
@@ -30,8 +31,9 @@ const UNDECIDED_FOR: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
 const READ_BACKS: u32 = 3;
 
 /// What was read for one decision.
-struct Read<R: Remediation> {
+struct Read<'a, R: Remediation> {
     facts: Facts,
+    predecessors: Vec<(&'a Predecessor, History)>,
     live: LiveAlarm,
     alarms: Alarms,
     switch: Option<Engaged>,
@@ -60,6 +62,7 @@ impl<R: Remediation> Runtime<R> {
             facts: &read.facts,
             switch: read.switch.as_ref(),
             limits: &run.target.guard,
+            predecessors: &read.predecessors,
             target: run.place.target,
             request_id: &run.invocation.request_id,
             run_id: &run_id,
@@ -104,18 +107,19 @@ impl<R: Remediation> Runtime<R> {
         self.alarmed(run, read, grounds, steps).await
     }
 
-    async fn read(
+    async fn read<'a>(
         &self,
-        run: &Run<'_, R>,
+        run: &Run<'a, R>,
         reads: &Reads<'_, R::Action>,
-    ) -> Result<Read<R>, Decided<R>> {
+    ) -> Result<Read<'a, R>, Decided<R>> {
         let event = run.place.event;
         let clock = &self.suite.clock;
         let restoring = run.occasion == Occasion::Restoring;
         let learns = R::Learning::observes() && run.occasion == Occasion::Delivered;
         let looks = !restoring && (event.state == State::Alarm || learns);
-        let (facts, live, switches, observed, policy) = tokio::join!(
+        let (facts, predecessors, live, switches, observed, policy) = tokio::join!(
             self.suite.ledger.facts(&run.place),
+            self.suite.ledger.histories(&run.target.after),
             reads.live(),
             reads.switches(),
             async {
@@ -148,6 +152,7 @@ impl<R: Remediation> Runtime<R> {
             None | Some(Ok(_)) => {}
         }
         let facts = facts.map_err(|error| failed(&error, error.is_transient()))?;
+        let predecessors = predecessors.map_err(|error| failed(&error, error.is_transient()))?;
         // What has a term ends with it, whether or not the alarms can be read.
         let unknown = Live::new();
         let live = match live {
@@ -170,6 +175,7 @@ impl<R: Remediation> Runtime<R> {
             },
             switch: switches.engaged(R::NAME, run.place.resource),
             facts,
+            predecessors,
             observed,
         })
     }
@@ -178,7 +184,7 @@ impl<R: Remediation> Runtime<R> {
     async fn alarmed(
         &self,
         run: &Run<'_, R>,
-        read: Read<R>,
+        read: Read<'_, R>,
         grounds: Grounds,
         steps: &mut Steps,
     ) -> Decided<R> {
@@ -269,7 +275,7 @@ impl<R: Remediation> Runtime<R> {
     }
 
     /// What is in place is taken back, if that still falls due.
-    async fn restoring(&self, run: &Run<'_, R>, read: Read<R>, grounds: Grounds) -> Decided<R> {
+    async fn restoring(&self, run: &Run<'_, R>, read: Read<'_, R>, grounds: Grounds) -> Decided<R> {
         let terms = Terms {
             temporary: run.temporary(),
             listed: run.listed,
@@ -304,7 +310,7 @@ impl<R: Remediation> Runtime<R> {
     }
 
     /// The alarm is back to OK: the incident is closed, and what is temporary taken back once that has held.
-    async fn recovered(&self, run: &Run<'_, R>, read: Read<R>) -> Decided<R> {
+    async fn recovered(&self, run: &Run<'_, R>, read: Read<'_, R>) -> Decided<R> {
         let now = self.suite.clock.now();
         let terms = Terms {
             temporary: run.temporary(),
@@ -358,7 +364,7 @@ impl<R: Remediation> Runtime<R> {
         self.refuse(run, facts, refusing).await
     }
 
-    async fn learned(&self, run: &Run<'_, R>, read: Read<R>, now: DateTime<Utc>) -> Decided<R> {
+    async fn learned(&self, run: &Run<'_, R>, read: Read<'_, R>, now: DateTime<Utc>) -> Decided<R> {
         let observed = read.observed.and_then(|observed| {
             observed
                 .inspect_err(|error| tracing::warn!(%error, "nothing was learned"))
@@ -530,11 +536,12 @@ pub(super) fn approval<R: Remediation>(
         return Ok(None);
     }
     let subject = (run.place.target, event.transition_key());
-    let approval = approved(&event.approvals, (subject.0, &subject.1, &hash), now)?;
+    let lasts = run.target.guard.approval_lasts();
+    let approval = approved(&event.approvals, (subject.0, &subject.1, &hash), lasts, now)?;
     Ok(Some(format!(
         "{} at {}, until {}",
         approval.by,
         time(approval.at),
-        time(approval.expires_at)
+        time(ends_at(approval, lasts))
     )))
 }

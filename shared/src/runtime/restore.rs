@@ -141,6 +141,7 @@ impl<R: Remediation> Runtime<R> {
             continues_by: None,
             restored: holds,
             settling: None,
+            put_in_place: None,
         };
         let written = self.finish(run, permit, &end, &entries).await;
         match written {

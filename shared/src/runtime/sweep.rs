@@ -441,6 +441,8 @@ impl<R: Remediation> Runtime<R> {
             facts: &facts,
             switch: None,
             limits: &tended.target.guard,
+            // Only what was answered, or waits, rests.
+            predecessors: &[],
             target: run.place.target,
             request_id: run.place.request_id,
             run_id: &run.place.run_id(),

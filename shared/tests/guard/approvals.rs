@@ -1,10 +1,13 @@
 //! A human's approval: of this plan, on this target, in answer to this change, in time.
 
+use chrono::TimeDelta;
 use shared::alarm::{Approval, State};
 use shared::guard::approval::approved;
 use shared::outcome::Rule;
 
 use crate::case::{Case, at, event, live, rule};
+
+const HOUR: TimeDelta = TimeDelta::hours(1);
 
 fn approval(approved_at: i64, expires_at: i64) -> Approval {
     Approval {
@@ -49,13 +52,31 @@ fn an_approval_holds_for_this_plan_on_this_target_in_answer_to_this_change() {
         ),
     ];
     for (approvals, words) in cases {
-        let why = approved(&approvals, ("orders", "A|ALARM|1", "0123"), at(10)).unwrap_err();
+        let why = approved(&approvals, ("orders", "A|ALARM|1", "0123"), HOUR, at(10)).unwrap_err();
         assert_eq!(why, format!("{words}: approve plan 0123"));
     }
     let wrong = other(|it| it.plan_hash = "4567".into());
     let all = [wrong, good.clone()];
-    let found = approved(&all, ("orders", "A|ALARM|1", "0123"), at(10));
+    let found = approved(&all, ("orders", "A|ALARM|1", "0123"), HOUR, at(10));
     assert_eq!(found, Ok(&good));
+}
+
+#[test]
+fn an_approval_ends_with_the_policys_time_however_long_its_giver_let_it_last() {
+    let forever = [approval(0, i64::from(u32::MAX))];
+    let ask = |now| approved(&forever, ("orders", "A|ALARM|1", "0123"), HOUR, at(now));
+    assert_eq!(ask(3_599), Ok(&forever[0]));
+    let why = "mo's approval expired at 2027-01-15T09:00:00Z: approve plan 0123";
+    assert_eq!(ask(3_600), Err(why.to_owned()));
+    // Nor does it keep an old event alive.
+    let mut event = event(State::Alarm, 0);
+    event.approvals = vec![approval(1_000, i64::from(u32::MAX))];
+    let case = Case {
+        event,
+        ..Case::default()
+    };
+    assert_eq!(case.proceeds_at(4_599).attempt, 1);
+    assert_eq!(rule(&case.asked_at(4_600)), Some(Rule::StaleEvent));
 }
 
 /// The human's time to decide is no age of the alarm's, which is read again.

@@ -10,7 +10,7 @@ use shared::ledger::items::{
     Action, Answer, Engaged, Facts, Heartbeat, History, Lease, Record, Status, Waiting,
 };
 use shared::outcome::{Outcome, Report, Rule};
-use shared::policy::{Breaker, Budget, Flap, Limits};
+use shared::policy::{Breaker, Budget, Flap, Limits, Predecessor};
 
 pub(crate) const ALARM: &str =
     "arn:aws:cloudwatch:eu-west-1:123456789012:alarm:IngestionDlqDepthHigh";
@@ -55,6 +55,7 @@ pub(crate) fn number(value: u32) -> NonZeroU32 {
 pub(crate) fn limits() -> Limits {
     Limits {
         max_event_age_seconds: number(900),
+        approval_seconds: number(3_600),
         budget: Budget {
             actions: number(3),
             window_seconds: number(3_600),
@@ -80,6 +81,7 @@ pub(crate) struct Case {
     pub(crate) facts: Facts,
     pub(crate) switch: Option<Engaged>,
     pub(crate) limits: Limits,
+    pub(crate) predecessors: Vec<(Predecessor, History)>,
     pub(crate) round: Option<u32>,
     pub(crate) occasion: Occasion,
 }
@@ -92,6 +94,7 @@ impl Default for Case {
             facts: Facts::default(),
             switch: None,
             limits: limits(),
+            predecessors: Vec::new(),
             round: None,
             occasion: Occasion::Delivered,
         }
@@ -115,12 +118,17 @@ impl Case {
     }
 
     pub(crate) fn asked_at(&self, now: i64) -> Verdict {
+        let predecessors = self.predecessors.iter();
+        let predecessors: Vec<_> = predecessors
+            .map(|(it, history)| (it, history.clone()))
+            .collect();
         guard::decide(&Question {
             event: &self.event,
             live: self.live,
             facts: &self.facts,
             switch: self.switch.as_ref(),
             limits: &self.limits,
+            predecessors: &predecessors,
             target: "orders",
             request_id: "req-me",
             run_id: "run-me",

@@ -34,6 +34,7 @@ fn snapshot(expires_at: Option<i64>) -> Snapshot {
         event: event(State::Alarm, 0),
         taken_at: at(100),
         expires_at: expires_at.map(at),
+        in_place_since: None,
         forewarned: None,
         state: json!({"page": false}),
     }
@@ -95,6 +96,18 @@ fn ok_since(minute: i64) -> Alarms {
     Alarms {
         in_alarm: Vec::new(),
         ok_since: Some(at(minute)),
+    }
+}
+
+#[test]
+fn the_longest_term_counts_from_when_it_was_in_place() {
+    let mut facts = in_place(160);
+    if let Some(snapshot) = facts.standing.as_mut().and_then(|it| it.snapshot.as_mut()) {
+        snapshot.in_place_since = Some(at(130));
+    }
+    // Taken at 100, it would end at 220.
+    for (minute, due) in [(225, Duty::Renew(at(250))), (250, Duty::Restore(at(160)))] {
+        assert_eq!(duty(&facts, &alarming(), LISTED, at(minute)), due);
     }
 }
 

@@ -16,3 +16,5 @@ mod properties;
 mod rules;
 #[cfg(test)]
 mod schedule;
+#[cfg(test)]
+mod turns;

@@ -374,6 +374,7 @@ fn read_as(
         facts,
         switch: None,
         limits: &Limits::default(),
+        predecessors: &[],
         target: "orders",
         request_id: "req-9",
         run_id: &place(event, "req-9").run_id(),

@@ -11,7 +11,7 @@ use crate::guard::scene::{
 };
 use crate::guard::{Grounds, LiveAlarm, Occasion, Question, Verdict, decide};
 use crate::ids;
-use crate::ledger::items::{self, Facts, Heartbeat, OpenBreaker, Place, Status};
+use crate::ledger::items::{self, Facts, Heartbeat, OpenBreaker, Place, Snapshot, Status};
 use crate::outcome::{Report, Rule};
 use crate::policy::{Limits, Temporary};
 
@@ -92,6 +92,52 @@ fn a_claim_keeps_the_state_to_go_back_to_unless_it_brings_its_own() {
     assert_eq!(facts.snapshot(), Some(&first));
     assert_eq!(with(&facts, None).snapshot(), Some(&first));
     assert_eq!(with(&facts, Some(&second)).snapshot(), Some(&second));
+}
+
+#[test]
+fn a_term_begins_when_the_first_run_has_put_what_it_puts_in_place() {
+    let event = event("High", State::Alarm, 0);
+    let place = place(&event, "req-1");
+    let own = Snapshot {
+        run_id: place.run_id(),
+        ..snapshot(&event, 10)
+    };
+    let kept = Temporary {
+        stabilisation: TimeDelta::zero(),
+        expires_after: TimeDelta::hours(1),
+        at_most: TimeDelta::hours(2),
+    };
+    let with = |snapshot: &Snapshot, put_in_place, second| {
+        let claiming = Claiming {
+            snapshot: Some(snapshot),
+            ..Claiming::default()
+        };
+        let facts = claimed(&Facts::default(), &place, &claiming, 10);
+        let done = applied();
+        let ended = End {
+            put_in_place,
+            ..end(Status::Completed, &done)
+        };
+        let facts = finished(&facts, &event, &ended, at(second));
+        let snapshot = facts.snapshot().unwrap();
+        (snapshot.in_place_since, snapshot.expires_at)
+    };
+    // It took half an hour, deaths and all.
+    let put = with(&own, Some(kept), 1_810);
+    assert_eq!(put, (Some(at(1_810)), Some(at(5_410))));
+    // Nothing was put in place, or another run did.
+    assert_eq!(with(&own, None, 1_810), (None, Some(at(3_610))));
+    let others = snapshot(&event, 10);
+    assert_eq!(with(&others, Some(kept), 1_810), (None, Some(at(3_610))));
+    // What is in place is not put there again.
+    let known = Snapshot {
+        in_place_since: Some(at(500)),
+        ..own
+    };
+    assert_eq!(
+        with(&known, Some(kept), 1_810),
+        (Some(at(500)), Some(at(3_610)))
+    );
 }
 
 #[test]
@@ -247,6 +293,7 @@ fn next_alarm(facts: &Facts, limits: &Limits, second: i64) -> Verdict {
         },
         switch: None,
         limits,
+        predecessors: &[],
         target: "orders",
         request_id: "req-9",
         run_id: "run-9",
@@ -339,6 +386,7 @@ fn acting_and_taking_back_in_turn_opens_the_breaker() {
             facts: &fresh,
             switch: None,
             limits: &limits,
+            predecessors: &[],
             target: "orders",
             request_id: "req-2",
             run_id: "run-2",
