@@ -4,7 +4,8 @@ use aws_sdk_cloudwatch::Client;
 use aws_sdk_cloudwatch::operation::get_metric_data::GetMetricDataOutput;
 use aws_sdk_cloudwatch::operation::get_metric_data::builders::GetMetricDataFluentBuilder;
 use aws_sdk_cloudwatch::types::{
-    Dimension, Metric, MetricDataQuery, MetricDataResult, MetricStat, StatusCode,
+    Dimension, Metric, MetricAlarm, MetricDataQuery, MetricDataResult, MetricStat, Statistic,
+    StatusCode,
 };
 use aws_smithy_types::DateTime as SdkDateTime;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -43,6 +44,43 @@ pub fn sums(
         .stat("Sum")
         .build();
     MetricDataQuery::builder().id(id).metric_stat(stat).build()
+}
+
+/// The query for what an alarm on one metric goes by.
+#[must_use]
+pub fn of_alarm(alarm: &MetricAlarm) -> MetricDataQuery {
+    let metric = Metric::builder()
+        .set_namespace(alarm.namespace().map(str::to_owned))
+        .set_metric_name(alarm.metric_name().map(str::to_owned))
+        .set_dimensions(Some(alarm.dimensions().to_vec()))
+        .build();
+    let statistic = alarm.statistic().map(Statistic::as_str);
+    let statistic = statistic.or(alarm.extended_statistic());
+    let stat = MetricStat::builder()
+        .metric(metric)
+        .set_period(alarm.period())
+        .set_stat(statistic.map(str::to_owned))
+        .set_unit(alarm.unit().cloned())
+        .build();
+    MetricDataQuery::builder()
+        .id("alarm")
+        .metric_stat(stat)
+        .build()
+}
+
+/// The beginnings of periods with their values, the oldest first, of the one query that gives any.
+#[must_use]
+pub fn values(answer: &GetMetricDataOutput) -> Vec<(DateTime<Utc>, f64)> {
+    let results = answer.metric_data_results().iter();
+    let values = results.flat_map(|result| {
+        let at = result.timestamps().iter().map(SdkDateTime::secs);
+        at.zip(result.values().iter().copied())
+    });
+    let mut values: Vec<_> = values
+        .filter_map(|(at, value)| Some((DateTime::from_timestamp(at, 0)?, value)))
+        .collect();
+    values.sort_by_key(|(at, _)| *at);
+    values
 }
 
 /// What an answer lacks: a decision on a part of the numbers would be a guess.

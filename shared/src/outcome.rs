@@ -205,6 +205,8 @@ pub enum Rule {
     Overdue,
     /// What is in place ends before long, and the alarm is still in ALARM.
     TermEndsSoon,
+    /// The alarm is worse off since what was done.
+    MadeWorse,
     /// What was in place was taken back because its term was over, although the alarm was still in ALARM.
     TermEnded,
 }

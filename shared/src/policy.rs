@@ -112,6 +112,8 @@ pub struct Limits {
     pub flap: Flap,
     /// When the remediation is held to be causing the alarm itself.
     pub breaker: Breaker,
+    /// Whether what is temporary is taken back where the alarm is seen to be worse off with it.
+    pub undo_if_worse: bool,
 }
 
 impl Limits {
@@ -227,6 +229,7 @@ impl Default for Limits {
             cooldown_seconds: 60,
             flap: Flap::default(),
             breaker: Breaker::default(),
+            undo_if_worse: false,
         }
     }
 }
@@ -309,6 +312,9 @@ impl PolicyError {
 pub trait Action:
     DeserializeOwned + Serialize + JsonSchema + Clone + Send + Sync + 'static
 {
+    /// Whether what the remediation does is temporary, and can be taken back.
+    const TEMPORARY: bool = false;
+
     /// The ARN of what is changed: the thing that one hand at a time holds a lease on.
     fn resource(&self) -> &str;
 
@@ -385,6 +391,11 @@ impl<A: Action> Document<A> {
                 predecessor
                     .check()
                     .map_err(|problem| format!("target {name}: {problem}"))?;
+            }
+            if target.guard.undo_if_worse && !A::TEMPORARY {
+                return Err(format!(
+                    "target {name}: guard.undo_if_worse is for what is temporary, and what this remediation does stays; leave it out"
+                ));
             }
             let earlier = &self.targets[..index];
             if earlier.iter().any(|other| other.name == *name) {

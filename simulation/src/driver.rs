@@ -11,6 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use shared::alarm::State;
 use shared::clock::Clock;
+use shared::guard::effect::{Bad, Course, Told};
 use shared::ledger::Ledger;
 use shared::outcome::{Outcome, Report, Response, Rule};
 use shared::remediation::Remediation;
@@ -22,7 +23,7 @@ use tokio::time::Instant;
 use crate::error::Error;
 use crate::fate::{Fates, draw};
 use crate::invariants::{self, Invariant, Target, Violation};
-use crate::script::{Happening, HumanTouch, Script};
+use crate::script::{Happening, HumanTouch, Script, THRESHOLD};
 use crate::stage::settings;
 use crate::store::Door;
 use crate::toys::page::Page;
@@ -252,6 +253,21 @@ impl Driver {
                     since: now,
                 },
             );
+        }
+        for (alarm, values) in &self.script.metrics {
+            let minutes = values.iter().zip(0..);
+            let course = Course {
+                bad: Bad::Above,
+                threshold: THRESHOLD,
+                includes_threshold: false,
+                period: TimeDelta::minutes(1),
+                evaluation_periods: 2,
+                values: minutes
+                    .map(|(value, minute)| (now + TimeDelta::minutes(minute), *value))
+                    .collect(),
+            };
+            let courses = &mut self.world.inner().courses;
+            courses.insert(alarm_arn(alarm), Told::Course(course));
         }
         for target in &self.targets {
             let (value, messages) = match target.remediation {

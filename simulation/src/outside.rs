@@ -1,8 +1,10 @@
 //! The policy, the alarms and the bus in the world.
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use shared::aws_error::{AwsError, Kind};
 use shared::guard::LiveAlarm;
+use shared::guard::effect::Told;
 use shared::policy::PolicyError;
 use shared::runtime::outside::{Described, OutcomeEvent, Outside, PolicyText};
 
@@ -64,6 +66,21 @@ impl Outside for Door {
             code: Some("Throttling".to_owned()),
             message: "Rate exceeded".to_owned(),
         })
+    }
+
+    async fn course(
+        &self,
+        region: &str,
+        name: &str,
+        _since: DateTime<Utc>,
+        _now: DateTime<Utc>,
+    ) -> Result<Told, AwsError> {
+        let arn = alarm_arn_in(region, name);
+        self.call("GetMetricData", name, |world| {
+            let found = world.inner().courses.get(&arn).cloned();
+            found.unwrap_or_else(|| Told::Nothing("it has no metric of its own".to_owned()))
+        })
+        .await
     }
 
     async fn publish(&self, _bus: &str, outcomes: &[OutcomeEvent]) -> Result<(), AwsError> {

@@ -85,9 +85,14 @@ pub struct Script {
     pub look_every: u64,
     /// When the world comes to rest, in seconds.
     pub ends_at: u64,
+    /// What the metrics of alarms that have one are, minute by minute; above [`THRESHOLD`] is bad.
+    pub metrics: Vec<(String, Vec<f64>)>,
     /// What happens, at which second.
     pub happenings: Vec<(u64, Happening)>,
 }
+
+/// From which value on a metric is bad.
+pub const THRESHOLD: f64 = 5.0;
 
 /// Dice of one script.
 struct Dice {
@@ -150,12 +155,14 @@ impl Script {
             alarms,
             targets,
             ends_at,
+            metrics: Vec::new(),
             happenings: Vec::new(),
         };
         script.flips(&mut dice);
         script.humans(&mut dice);
         script.edits(&mut dice);
         script.switches(&mut dice);
+        script.measures(&mut dice);
         script.happenings.sort_by_key(|(second, _)| *second);
         script
     }
@@ -187,6 +194,17 @@ impl Script {
                 ));
                 second += dice.between(15, longest);
             }
+        }
+    }
+
+    fn measures(&mut self, dice: &mut Dice) {
+        for alarm in self.alarms.clone() {
+            if dice.one_in(3) {
+                continue;
+            }
+            let minutes = self.ends_at / 60 + 90;
+            let values = (0..minutes).map(|_| [2.0, 6.0, 9.0, 14.0][at(dice.below(4))]);
+            self.metrics.push((alarm, values.collect()));
         }
     }
 
@@ -307,6 +325,7 @@ impl Script {
                         "cooldown_seconds": 60,
                         "flap": {"transitions": 6, "window_seconds": 900},
                         "breaker": {"refires": 2, "window_seconds": 200, "open_seconds": 600},
+                        "undo_if_worse": target.resource.ends_with('1'),
                     },
                     "action": {
                         "resource": target.resource,

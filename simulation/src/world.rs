@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use shared::alarm::State;
+use shared::guard::effect::Told;
 use shared::ledger::items::{Lease, Standing};
 use shared::ledger::store::{Change, Item, Key, Transacted, Write};
 use shared::runtime::outside::Described;
@@ -172,6 +173,8 @@ pub struct Inner {
     tokens: HashMap<String, Instant>,
     /// The alarms.
     pub alarms: BTreeMap<String, AlarmNow>,
+    /// How the metrics of alarms went, where they have one.
+    pub courses: BTreeMap<String, Told>,
     /// Policy documents by parameter.
     pub policies: BTreeMap<String, (String, i64)>,
     /// The things that toys act on.
@@ -231,6 +234,7 @@ impl World {
             table: BTreeMap::new(),
             tokens: HashMap::new(),
             alarms: BTreeMap::new(),
+            courses: BTreeMap::new(),
             policies: BTreeMap::new(),
             things: BTreeMap::new(),
             fates,
@@ -600,6 +604,10 @@ impl World {
         // All that a decision reads, it reads within this time before its claim.
         let decided = self.at(asked) - TimeDelta::seconds(45);
         let taken_at = stands.snapshot.as_ref()?.taken_at;
+        // What makes things worse is taken back at once.
+        if stands.snapshot.as_ref()?.cut_short.is_some() {
+            return None;
+        }
         let at_most = stands.policy["action"]["at_most_seconds"].as_i64()?;
         if taken_at + TimeDelta::seconds(at_most - 5) <= self.at(asked) {
             return None;

@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use serde_json::{Value, json};
 use shared::alarm::State;
+use shared::guard::effect::{self, Bad, Course};
+use shared::ledger::store::Key;
 use shared::outcome::{Outcome, Overall, Rule};
 use simulation::driver::{Play, play};
 use simulation::fate::{Fate, Fates};
@@ -553,4 +556,134 @@ async fn who_comes_after_another_acts_once_that_one_had_its_time() {
         stage.send(look(), &request).await.unwrap();
         assert_eq!(value(&world, "thing"), looked, "after {seconds} s more");
     }
+}
+
+/// An alarm whose metric is at 10 until something is done, and at `since` from then on.
+fn measures(world: &World, since: f64) {
+    let now = world.now();
+    let values = (-10..60).map(|minute| {
+        let value = if minute > 0 { since } else { 10.0 };
+        (now + TimeDelta::minutes(minute), value)
+    });
+    let course = Course {
+        bad: Bad::Above,
+        threshold: 5.0,
+        includes_threshold: false,
+        period: TimeDelta::minutes(1),
+        evaluation_periods: 3,
+        values: values.collect(),
+    };
+    let courses = &mut world.inner().courses;
+    courses.insert(alarm_arn("a1"), effect::Told::Course(course));
+}
+
+/// The lines of timelines that tell of an effect, with what they say.
+fn effects(world: &World) -> Vec<(String, String)> {
+    let inner = world.inner();
+    let lines = inner
+        .table
+        .iter()
+        .filter(|(key, _)| key.sk.starts_with("at#"));
+    let lines = lines.map(|(_, item)| {
+        (
+            item.columns["kind"].clone(),
+            item.columns["summary"].clone(),
+        )
+    });
+    let kinds = ["improved", "unchanged", "worse", "not-known"];
+    lines
+        .filter(|(kind, _)| kinds.contains(&kind.as_str()))
+        .collect()
+}
+
+/// What became of a page that goes up while the metric turns from 10 to `since`, after some minutes.
+async fn effect_of(since: f64, undo: bool) -> (World, Stage) {
+    let (world, stage) = thing_in_alarm();
+    let mut one = target("thing", &["a1"]);
+    one["guard"] = json!({"undo_if_worse": undo});
+    stage.policy(&document(&[one]));
+    measures(&world, since);
+    let event = alarm_event("a1", State::Alarm, world.now(), "event");
+    assert!(stage.send(event, "r-1").await.is_ok());
+    assert_eq!(value(&world, "thing"), OURS);
+    for minute in 1..7 {
+        passes(60).await;
+        let looked = stage.send(look(), &format!("look-{minute}")).await;
+        assert!(looked.is_ok(), "{looked:?}");
+    }
+    (world, stage)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_made_things_worse_is_told_once_and_taken_back_where_the_policy_wants_that() {
+    let (world, stage) = effect_of(14.0, true).await;
+    let [(kind, summary)] = &effects(&world)[..] else {
+        panic!("{:?}", effects(&world));
+    };
+    assert_eq!(kind, "worse");
+    assert_eq!(
+        summary,
+        "a1 is still in ALARM, and its metric is at 14.00, worse than the 10.00 before"
+    );
+    assert_eq!(value(&world, "thing"), NORMAL);
+    assert!(!holds(&world, "standing#thing"));
+    let worse = ("Escalated".to_owned(), Some("made_worse".to_owned()));
+    assert_eq!(told(&world)[1..], [worse.clone(), worse]);
+    // Nobody puts it back for the same change of the alarm, and nobody says it again.
+    passes(600).await;
+    stage.send(look(), "look-later").await.unwrap();
+    assert_eq!(value(&world, "thing"), NORMAL);
+    assert_eq!(told(&world).len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_made_things_worse_stays_where_the_policy_does_not_want_it_undone() {
+    let (world, _) = effect_of(14.0, false).await;
+    assert_eq!(effects(&world)[0].0, "worse");
+    assert_eq!(value(&world, "thing"), OURS);
+    let last = told(&world).pop().unwrap();
+    assert_eq!(
+        last,
+        ("Escalated".to_owned(), Some("made_worse".to_owned()))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_did_not_make_things_worse_is_said_once_and_stays() {
+    for (since, kind) in [(9.0, "unchanged"), (7.0, "improved"), (1.0, "improved")] {
+        let (world, _) = effect_of(since, true).await;
+        let kinds: Vec<String> = effects(&world).into_iter().map(|(kind, _)| kind).collect();
+        assert_eq!(kinds, [kind], "{since}");
+        assert_eq!(value(&world, "thing"), OURS);
+        assert_eq!(told(&world).len(), 1);
+        let watched = |key: &Key| key.sk.starts_with("watch#");
+        assert!(!world.inner().table.keys().any(watched));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alarm_back_at_ok_is_an_improvement_and_a_metric_that_is_not_there_is_none() {
+    let (world, stage) = thing_in_alarm();
+    let event = alarm_event("a1", State::Alarm, world.now(), "event");
+    stage.send(event, "r-1").await.unwrap();
+    passes(60).await;
+    is(&world, &alarm_arn("a1"), State::Ok);
+    stage.send(look(), "look").await.unwrap();
+    assert_eq!(effects(&world)[0].0, "improved");
+
+    let (world, stage) = thing_in_alarm();
+    let event = alarm_event("a1", State::Alarm, world.now(), "event");
+    stage.send(event, "r-1").await.unwrap();
+    passes(180).await;
+    stage.send(look(), "look").await.unwrap();
+    let [(kind, summary)] = &effects(&world)[..] else {
+        panic!("{:?}", effects(&world));
+    };
+    assert_eq!(
+        (kind.as_str(), summary.as_str()),
+        (
+            "not-known",
+            "a1 is still in ALARM, and it has no metric of its own"
+        )
+    );
 }

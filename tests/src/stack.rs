@@ -9,8 +9,10 @@ use aws_sdk_cloudwatch::types::StateValue;
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{Environment, InvocationType};
+use chrono::TimeDelta;
 use futures_util::FutureExt as _;
 use serde_json::{Value, json};
+use shared::clock::Clock;
 use tokio::sync::Mutex;
 
 use crate::failure::{During, Failure, Result, all, ensure};
@@ -340,6 +342,47 @@ impl<'a> Stack<'a> {
     pub async fn told(&self, kind: &str) -> Result<usize> {
         let items = self.ledger().await?;
         Ok(items.iter().filter(|item| item["kind"] == kind).count())
+    }
+
+    /// Lets all that is watched have been done two hours ago, and has the schedule look at it; gives what the timeline then
+    /// says of what is not known.
+    pub async fn looks_late_at_what_was_done(&self) -> Result<Vec<String>> {
+        let long_ago = Clock::system().now() - TimeDelta::hours(2);
+        let watched = |item: &&Value| {
+            let sk = item["sk"].as_str();
+            sk.is_some_and(|sk| sk.starts_with("watch#"))
+        };
+        let items = self.ledger().await?;
+        for item in items.iter().filter(watched) {
+            let body = item["body"].as_str().during("a watch's body")?;
+            let mut watch: Value = serde_json::from_str(body)?;
+            for time in ["started_at", "done_at"] {
+                watch[time] = json!(long_ago);
+            }
+            let text =
+                |value: &Value| AttributeValue::S(value.as_str().unwrap_or_default().to_owned());
+            let request = self.world.aws.dynamodb.put_item();
+            let request = request
+                .table_name(&self.ledger)
+                .item("pk", text(&item["pk"]))
+                .item("sk", text(&item["sk"]))
+                .item("body", AttributeValue::S(watch.to_string()))
+                .item(
+                    "done_at",
+                    AttributeValue::N(long_ago.timestamp_millis().to_string()),
+                );
+            request.send().await?;
+        }
+        let schedule = json!({"source": "aws.events", "detail-type": "Scheduled Event"});
+        let answer = self.invoke(&schedule).await?;
+        ensure(!answer.failed, || answer.payload.to_string())?;
+        let items = self.ledger().await?;
+        ensure(!items.iter().any(|item| watched(&item)), || {
+            "it is still watched".to_owned()
+        })?;
+        let lines = items.iter().filter(|item| item["kind"] == "not-known");
+        let said = lines.map(|line| line["summary"].as_str().unwrap_or_default().to_owned());
+        Ok(said.collect())
     }
 
     /// The role's inline policies, as deployed.

@@ -232,6 +232,7 @@ async fn replays(stack: &Stack<'_>, heard: &Queue) -> Result {
     ensure(stack.told("applied").await? == 1, || {
         "the timeline does not show it".to_owned()
     })?;
+    told_of_its_effect(stack).await?;
     let run = &report["causation_id"];
     world
         .heard(heard, Duration::from_secs(5), |event| {
@@ -239,6 +240,15 @@ async fn replays(stack: &Stack<'_>, heard: &Queue) -> Result {
         })
         .await?;
     Ok(())
+}
+
+/// Fails unless the alarm's metric was read to see whether the replay helped.
+async fn told_of_its_effect(stack: &Stack<'_>) -> Result {
+    let said = stack.looks_late_at_what_was_done().await?;
+    let silent = "is still in ALARM, and its metric has no value since";
+    ensure(said.len() == 1 && said[0].ends_with(silent), || {
+        format!("{said:?}")
+    })
 }
 
 /// A replay too long for one invocation, which therefore needs the permission to continue.
@@ -299,7 +309,7 @@ async fn each_permission_is_needed_and_none_is_missing() -> Result {
             continues(stack).await
         };
         stack
-            .needs_each_permission(stack.role_policies(), 15, work)
+            .needs_each_permission(stack.role_policies(), 16, work)
             .await
     })
     .await

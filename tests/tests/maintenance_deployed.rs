@@ -118,6 +118,12 @@ async fn comes_and_goes(guarded: &Guarded<'_>, heard: &Queue) -> Result {
             event["detail"]["causation_id"] == *run
         })
         .await?;
+    // The alarm's metric is read to see whether the pages helped.
+    let said = stack.looks_late_at_what_was_done().await?;
+    let silent = |said: &String| said.ends_with("and its metric has no value since");
+    ensure(said.len() == 2 && said.iter().all(silent), || {
+        format!("{said:?}")
+    })?;
     world.set_alarm(&alarm.name, StateValue::Ok).await?;
     let event = alarm_event(alarm, "ALARM", "OK", Clock::system().now());
     both(&stack.invoke(&event).await?.payload, "answers 200")?;
@@ -206,7 +212,7 @@ async fn each_permission_of_the_page_is_needed_and_none_is_missing() -> Result {
         let heard = stack.world.listen("outcomes", &outcomes()).await?;
         let work = async || comes_and_goes(&guarded, &heard).await;
         stack
-            .needs_each_permission(stack.role_policies(), 15, work)
+            .needs_each_permission(stack.role_policies(), 16, work)
             .await
     })
     .await

@@ -167,6 +167,8 @@ impl Cache {
 }
 
 impl Action for Cache {
+    const TEMPORARY: bool = true;
+
     fn resource(&self) -> &str {
         self.stage.as_str()
     }

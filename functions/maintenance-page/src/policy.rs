@@ -191,6 +191,8 @@ impl KeyValueStore {
 }
 
 impl Action for Page {
+    const TEMPORARY: bool = true;
+
     fn resource(&self) -> &str {
         match &self.front {
             Front::Cloudfront(store) => store.key_value_store.as_str(),

@@ -166,6 +166,9 @@ pub fn is_held(facts: &Facts, now: DateTime<Utc>) -> bool {
 }
 
 fn term(snapshot: &Snapshot, alarms: &Alarms, terms: Terms, now: DateTime<Utc>) -> Duty {
+    if let Some(at) = snapshot.cut_short {
+        return Duty::Restore(at);
+    }
     let Terms { temporary, listed } = terms;
     let alarmed = !alarms.in_alarm.is_empty();
     let expired = snapshot.expires_at.filter(|expires_at| *expires_at <= now);

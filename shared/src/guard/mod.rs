@@ -7,6 +7,7 @@
 pub mod approval;
 pub mod decide;
 pub mod duty;
+pub mod effect;
 pub(crate) mod next;
 pub mod question;
 #[cfg(test)]

@@ -76,6 +76,7 @@ pub(crate) fn snapshot(event: &AlarmEvent, second: i64) -> Snapshot {
         expires_at: Some(at(second + 3_600)),
         in_place_since: None,
         forewarned: None,
+        cut_short: None,
         state: json!({"page": false}),
     }
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::ledger::error::LedgerError;
 use crate::ledger::items::{
     self, AlarmState, Facts, Heartbeat, History, KEPT, Lease, Place, RECORD_KEPT, Record, Untold,
+    Watch,
 };
 use crate::ledger::permit::Permit;
 use crate::ledger::store::{Change, Condition, Item, Key, Write};
@@ -21,6 +22,15 @@ pub(crate) struct Commit<'a> {
     pub(crate) entries: &'a [Entry],
     /// An outcome that has to reach the bus.
     pub(crate) told: Option<&'a Report>,
+    /// A mitigation whose effect is to be seen, or was.
+    pub(crate) watch: Option<Watching<'a>>,
+}
+
+/// What becomes of a watch.
+#[derive(Clone, Copy)]
+pub(crate) enum Watching<'a> {
+    Begins(&'a Watch),
+    Ends(&'a Watch),
 }
 
 /// Under what right facts are changed.
@@ -38,6 +48,7 @@ pub(super) const TOKEN: &str = "token";
 pub(super) const SEQUENCE: &str = "sequence";
 pub(super) const VERSION: &str = "version";
 pub(super) const CHANGED_AT: &str = "changed_at";
+const DONE_AT: &str = "done_at";
 
 /// A value as the table holds it.
 pub(super) fn json<T: Serialize>(what: &str, value: &T) -> Result<String, LedgerError> {
@@ -153,6 +164,7 @@ pub(super) fn writes(
         incident_id,
         entries,
         told,
+        watch,
     } = *commit;
     let mut writes = Vec::new();
     writes.extend(record_change(place, before, after, hand, now)?);
@@ -205,6 +217,11 @@ pub(super) fn writes(
     writes.extend(alarm_writes(place, &before.alarm, &after.alarm, now)?);
     let who = (place.remediation, place.target);
     writes.extend(lines(who, incident_id, author, entries, now)?);
+    writes.extend(
+        watch
+            .map(|watch| watch_write(place, watch, now))
+            .transpose()?,
+    );
     let untold = told.map(|report| untold_write(place, report, author, now));
     let key = match untold {
         None => None,
@@ -275,6 +292,30 @@ pub(super) fn waiting_change(
         condition,
         change,
     }))
+}
+
+fn watch_write(
+    place: &Place<'_>,
+    watching: Watching<'_>,
+    now: DateTime<Utc>,
+) -> Result<Write, LedgerError> {
+    let marks = |watch: &Watch| [(DONE_AT, millis(watch.done_at))];
+    Ok(match watching {
+        Watching::Begins(watch) => Write {
+            key: items::watch_key(place.remediation, watch),
+            condition: Condition::Always,
+            change: Change::Put(marked(
+                json("a watch", watch)?,
+                Some(now + RECORD_KEPT),
+                &marks(watch),
+            )),
+        },
+        Watching::Ends(watch) => Write {
+            key: items::watch_key(place.remediation, watch),
+            condition: Condition::Are(marks(watch).to_vec()),
+            change: Change::Delete,
+        },
+    })
 }
 
 pub(super) fn untold_write(

@@ -9,6 +9,7 @@
 //! | `target#<arn>` | `history#<remediation>` | actions, breaker, answers to transitions, the remediation's memory | the holder of the lease, or any run while nobody holds it |
 //! | `due#<remediation>#<shard>` | `standing#<arn>` | what stands on the target until it is concluded: a run, a snapshot, a plan that settles; with the target as the policy had it | the same |
 //! | `due#<remediation>#<shard>` | `waiting#<arn>#<alarm>` | a transition that could not be acted on yet | any run |
+//! | `due#<remediation>#<shard>` | `watch#<run>` | a mitigation whose effect is still to be seen | the run that had it, and whoever saw it |
 //! | `due#<remediation>#<shard>` | `untold#<run>#<n>` | an outcome until it is on the bus | the run that had it |
 //! | `alarm#<arn>` | `state` | the alarm's latest known change, its incident, its latest transitions | any run, by optimistic locking |
 //! | `open` | `<alarm arn>` | the index of alarms with an open incident | with the alarm's state |
@@ -333,6 +334,9 @@ pub struct Snapshot {
     /// The end that humans were told of ahead, because the alarm was still in ALARM.
     #[serde(default)]
     pub forewarned: Option<DateTime<Utc>>,
+    /// When it was found that the alarm is worse off with it: it ends then.
+    #[serde(default)]
+    pub cut_short: Option<DateTime<Utc>>,
     /// The state, in the remediation's own form.
     pub state: Value,
 }
@@ -375,6 +379,25 @@ pub struct Waiting {
     pub since: DateTime<Utc>,
     /// When it is worth another look.
     pub look_at: DateTime<Utc>,
+}
+
+/// A mitigation whose effect on its alarm is still to be seen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Watch {
+    /// The run.
+    pub run_id: String,
+    /// The incident.
+    pub incident_id: String,
+    /// The target's name in the policy.
+    pub target: String,
+    /// The ARN of what was changed.
+    pub resource: String,
+    /// The alarm's change that led to it.
+    pub event: AlarmEvent,
+    /// When the run began.
+    pub started_at: DateTime<Utc>,
+    /// When it was done.
+    pub done_at: DateTime<Utc>,
 }
 
 /// An outcome that may not have reached the bus.
@@ -538,6 +561,7 @@ pub(crate) fn due_of(remediation: &str, resource: &str) -> String {
 pub(crate) const STANDING: &str = "standing#";
 pub(crate) const WAITING: &str = "waiting#";
 pub(crate) const UNTOLD: &str = "untold#";
+pub(crate) const WATCH: &str = "watch#";
 
 pub(crate) fn standing_key(remediation: &str, resource: &str) -> Key {
     Key::new(
@@ -551,6 +575,13 @@ pub(crate) fn waiting_key(remediation: &str, resource: &str, alarm_arn: &str) ->
         due_of(remediation, resource),
         format!("{WAITING}{resource}#{alarm_arn}"),
     )
+}
+
+pub(crate) fn watch_key(remediation: &str, watch: &Watch) -> Key {
+    let Watch {
+        resource, run_id, ..
+    } = watch;
+    Key::new(due_of(remediation, resource), format!("{WATCH}{run_id}"))
 }
 
 pub(crate) fn untold_key(remediation: &str, resource: &str, id: &str) -> Key {

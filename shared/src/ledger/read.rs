@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::ledger::error::LedgerError;
 use crate::ledger::items::{
     self, AlarmState, Facts, History, Place, Record, SHARDS, STANDING, Standing, Switches, UNTOLD,
-    Untold, WAITING, Waiting,
+    Untold, WAITING, WATCH, Waiting, Watch,
 };
 use crate::ledger::store::{Item, Key, Store};
 use crate::ledger::table::Table;
@@ -28,6 +28,7 @@ pub(crate) struct Due {
     pub(crate) standing: Vec<Standing>,
     pub(crate) waiting: Vec<Waiting>,
     pub(crate) untold: Vec<(Key, Untold)>,
+    pub(crate) watches: Vec<Watch>,
     /// What another release or a hand wrote; the rest is looked after all the same.
     pub(crate) unreadable: Vec<LedgerError>,
 }
@@ -151,6 +152,8 @@ impl Ledger {
                 parse(&key, &item).map(|waiting| due.waiting.push(waiting))
             } else if key.sk.starts_with(UNTOLD) {
                 parse(&key, &item).map(|untold| due.untold.push((key.clone(), untold)))
+            } else if key.sk.starts_with(WATCH) {
+                parse(&key, &item).map(|watch| due.watches.push(watch))
             } else {
                 Ok(())
             };

@@ -45,6 +45,14 @@ pub enum Kind {
     DryRun,
     /// A transition was delivered again.
     Duplicate,
+    /// The alarm is better off since a mitigation is in place.
+    Improved,
+    /// The alarm is where it was before the mitigation.
+    Unchanged,
+    /// The alarm is worse off since a mitigation is in place.
+    Worse,
+    /// Whether a mitigation helped cannot be told.
+    NotKnown,
     /// An incident was closed because its alarm, read again, is not in ALARM.
     Reconciled,
     /// Who or what is held to be the cause.
@@ -74,6 +82,10 @@ impl Kind {
             Self::Failed => "failed",
             Self::DryRun => "dry-run",
             Self::Duplicate => "duplicate",
+            Self::Improved => "improved",
+            Self::Unchanged => "unchanged",
+            Self::Worse => "worse",
+            Self::NotKnown => "not-known",
             Self::Reconciled => "reconciled",
             Self::Blamed => "blamed",
             Self::Account => "account",

@@ -228,6 +228,7 @@ impl<R: Remediation> Runtime<R> {
             incident_id: &permit.incident_id,
             entries: &[],
             told: None,
+            watch: None,
         };
         self.suite.ledger.amend(permit, &commit, now).await
     }
@@ -437,6 +438,7 @@ fn new_snapshot<R: Remediation>(
         in_place_since: None,
         expires_at: temporary.map(|kept| now + kept.expires_after.min(kept.at_most)),
         forewarned: None,
+        cut_short: None,
         state: value("the snapshot", state)?,
     }))
 }

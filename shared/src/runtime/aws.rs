@@ -7,13 +7,17 @@ use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_sdk_cloudwatch::config::Region;
 use aws_sdk_cloudwatch::primitives::DateTime as SmithyTime;
-use aws_sdk_cloudwatch::types::{AlarmType, StateValue};
+use aws_sdk_cloudwatch::types::{
+    AlarmType, ComparisonOperator, MetricAlarm, MetricDataQuery, MetricStat, StateValue,
+};
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::alarm::State;
 use crate::aws_error::{AwsError, Kind};
 use crate::guard::LiveAlarm;
+use crate::guard::effect::{Bad, Course, Told};
+use crate::metric_data;
 use crate::policy::PolicyError;
 use crate::runtime::outside::{Described, OutcomeEvent, Outside, PolicyText};
 
@@ -21,6 +25,7 @@ use crate::runtime::outside::{Described, OutcomeEvent, Outside, PolicyText};
 const PAGES: usize = 10;
 /// Events that one call takes (Amazon `EventBridge` API Reference, "`PutEvents`").
 const EVENTS: usize = 10;
+const METRICS: &str = "cloudwatch:GetMetricData";
 
 /// AWS.
 #[derive(Debug)]
@@ -140,6 +145,47 @@ impl Outside for Aws {
         })
     }
 
+    async fn course(
+        &self,
+        region: &str,
+        name: &str,
+        since: DateTime<Utc>,
+        now: DateTime<Utc>,
+    ) -> Result<Told, AwsError> {
+        let client = self.cloudwatch(region);
+        let found = client
+            .describe_alarms()
+            .alarm_names(name)
+            .alarm_types(AlarmType::MetricAlarm)
+            .send()
+            .await
+            .map_err(|error| AwsError::new("cloudwatch:DescribeAlarms", name, &error))?;
+        let measure = match found.metric_alarms().first().map(measure) {
+            Some(Ok(measure)) => measure,
+            Some(Err(why)) => return Ok(Told::Nothing(why)),
+            None => return Ok(Told::Nothing("it has no metric of its own".to_owned())),
+        };
+        let Measure { queries, course } = measure;
+        let back = Course::reaches_back(course.period, course.evaluation_periods);
+        let window = now - since + back;
+        let answer = metric_data::of_window(&client, window, now)
+            .set_metric_data_queries(Some(queries))
+            .send()
+            .await
+            .map_err(|error| AwsError::new(METRICS, name, &error))?;
+        if let Some(missing) = metric_data::missing(&answer) {
+            return Err(AwsError {
+                operation: METRICS,
+                subject: name.to_owned(),
+                kind: Kind::Unknown,
+                code: None,
+                message: format!("the answer is incomplete: {missing}"),
+            });
+        }
+        let values = metric_data::values(&answer);
+        Ok(Told::Course(Course { values, ..course }))
+    }
+
     async fn publish(&self, bus: &str, outcomes: &[OutcomeEvent]) -> Result<(), AwsError> {
         const CALL: &str = "events:PutEvents";
         for outcomes in outcomes.chunks(EVENTS) {
@@ -180,6 +226,59 @@ impl Outside for Aws {
         }
         Ok(())
     }
+}
+
+/// How an alarm's metric is asked for, and what the alarm makes of it.
+struct Measure {
+    queries: Vec<MetricDataQuery>,
+    course: Course,
+}
+
+/// How to measure what an alarm goes by; or why that cannot be compared.
+fn measure(alarm: &MetricAlarm) -> Result<Measure, String> {
+    let bad = match alarm.comparison_operator() {
+        Some(
+            ComparisonOperator::GreaterThanThreshold
+            | ComparisonOperator::GreaterThanOrEqualToThreshold,
+        ) => Bad::Above,
+        Some(
+            ComparisonOperator::LessThanThreshold | ComparisonOperator::LessThanOrEqualToThreshold,
+        ) => Bad::Below,
+        _ => return Err("it goes by a band and no threshold".to_owned()),
+    };
+    let threshold = alarm.threshold();
+    let threshold = threshold.ok_or_else(|| "it goes by a band and no threshold".to_owned())?;
+    let queries = match alarm.metrics() {
+        [] => vec![metric_data::of_alarm(alarm)],
+        queries => queries.to_vec(),
+    };
+    let periods = queries.iter().filter_map(|query| {
+        let of_metric = query.metric_stat().and_then(MetricStat::period);
+        of_metric.or(query.period())
+    });
+    let period = periods
+        .max()
+        .ok_or_else(|| "its metric has no period".to_owned())?;
+    Ok(Measure {
+        queries,
+        course: Course {
+            bad,
+            threshold,
+            includes_threshold: matches!(
+                alarm.comparison_operator(),
+                Some(
+                    ComparisonOperator::GreaterThanOrEqualToThreshold
+                        | ComparisonOperator::LessThanOrEqualToThreshold
+                )
+            ),
+            period: TimeDelta::seconds(i64::from(period)),
+            evaluation_periods: alarm
+                .evaluation_periods()
+                .and_then(|periods| usize::try_from(periods).ok())
+                .unwrap_or(1),
+            values: Vec::new(),
+        },
+    })
 }
 
 fn described(

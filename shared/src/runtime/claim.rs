@@ -91,6 +91,7 @@ impl<R: Remediation> Runtime<R> {
             incident_id: &incident_id,
             entries: std::slice::from_ref(&entry),
             told: None,
+            watch: None,
         };
         let (claim, switches) = tokio::join!(
             ledger.claim(&commit, grounds.follows_a_death, run.held_until(), now),
@@ -134,6 +135,7 @@ impl<R: Remediation> Runtime<R> {
             incident_id: &permit.incident_id,
             entries: &[],
             told: None,
+            watch: None,
         };
         self.suite
             .ledger

@@ -4,13 +4,14 @@ use serde_json::{Value, json};
 
 use crate::guard::next;
 use crate::ledger::LedgerError;
-use crate::ledger::difference::Commit;
+use crate::ledger::difference::{Commit, Watching};
 use crate::ledger::items::{Facts, Settling, Status};
 use crate::ledger::permit::Permit;
 use crate::ledger::store::Key;
 use crate::ledger::timeline::{Entry, Kind};
 use crate::outcome::{Outcome, Report};
 use crate::remediation::{Done, ProgressOf, Remediation, Rounds as _, Verified, value};
+use crate::runtime::effects;
 use crate::runtime::engine::Runtime;
 use crate::runtime::job::{Run, Told};
 use crate::runtime::judge::Judged;
@@ -76,6 +77,7 @@ impl<R: Remediation> Runtime<R> {
         entries: &[Entry],
     ) -> Result<Option<Key>, LedgerError> {
         let now = self.suite.clock.now();
+        let watch = effects::begins(run, permit, end.report, now);
         let before: Facts = permit.facts();
         let after = next::finished(&before, run.place.event, end, now);
         let commit = Commit {
@@ -85,6 +87,10 @@ impl<R: Remediation> Runtime<R> {
             incident_id: &permit.incident_id,
             entries,
             told: Some(end.report),
+            watch: watch
+                .as_ref()
+                .filter(|_| !end.restored)
+                .map(Watching::Begins),
         };
         self.suite.ledger.finish(permit, &commit, now).await
     }

@@ -3,7 +3,8 @@
 //! [`start`] is the function's life, `run` one invocation, `target` one run on one target, which `decide` decides and
 //! `claim`, `act`, `settle` and `restore` carry out; `refuse` and `conclude` write its end and `tell` tells it.
 //! [`outside`] is all that is asked of AWS besides the ledger and the target. `sweep` is the schedule's look at
-//! everything that is due, `overdue` what it does where nothing takes that back.
+//! everything that is due, `overdue` what it does where nothing takes that back,
+//! and `effects` whether what was done helped.
 
 mod act;
 mod alarms;
@@ -11,6 +12,7 @@ mod aws;
 mod claim;
 mod conclude;
 mod decide;
+mod effects;
 mod engine;
 mod error;
 mod invocation;

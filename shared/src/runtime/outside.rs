@@ -3,9 +3,11 @@
 use std::fmt::Debug;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 
 use crate::aws_error::AwsError;
 use crate::guard::LiveAlarm;
+use crate::guard::effect::Told;
 use crate::policy::PolicyError;
 
 /// The most alarms that one call names (Amazon `CloudWatch` API Reference, "`DescribeAlarms`").
@@ -47,6 +49,15 @@ pub trait Outside: Debug + Send + Sync {
     /// Reads the alarms of a region, at most [`ALARMS`] of them, by name. Those that do not exist are not in the
     /// answer.
     async fn alarms(&self, region: &str, names: &[String]) -> Result<Vec<Described>, AwsError>;
+
+    /// Reads how the metric of an alarm of a region went, from before `since` until now.
+    async fn course(
+        &self,
+        region: &str,
+        name: &str,
+        since: DateTime<Utc>,
+        now: DateTime<Utc>,
+    ) -> Result<Told, AwsError>;
 
     /// Puts outcomes on the bus.
     async fn publish(&self, bus: &str, outcomes: &[OutcomeEvent]) -> Result<(), AwsError>;

@@ -166,6 +166,7 @@ impl<R: Remediation> Runtime<R> {
             incident_id: report.incident_id.as_deref().unwrap_or_default(),
             entries: std::slice::from_ref(&entry),
             told: Some(&report),
+            watch: None,
         };
         let now = self.suite.clock.now();
         match self.suite.ledger.commit(&commit, now).await {
@@ -233,6 +234,7 @@ impl<R: Remediation> Runtime<R> {
             incident_id: &snapshot.incident_id,
             entries: &[],
             told: Some(&report),
+            watch: None,
         };
         let untold = self.suite.ledger.commit(&commit, now).await.ok()??;
         let told = Told {

@@ -92,6 +92,7 @@ impl<R: Remediation> Runtime<R> {
             incident_id: &next::incident_of(facts, &run.place, false),
             entries: std::slice::from_ref(&entry),
             told: None,
+            watch: None,
         };
         match self.suite.ledger.commit(&commit, now).await {
             Ok(Some(_)) => {}
@@ -174,6 +175,7 @@ impl<R: Remediation> Runtime<R> {
             incident_id: &incident_id,
             entries: if again { &[] } else { entries },
             told: (!again && !goes_on && is_told(&report.outcome)).then_some(&report),
+            watch: None,
         };
         match self.suite.ledger.commit(&commit, now).await {
             Ok(None) => Decided::Again,

@@ -56,7 +56,7 @@ impl<R: Remediation> Runtime<R> {
             .while_beating(&permit, self.restored(run, &permit, facts))
             .await;
         steps.end(StepName::Revert, clock.now());
-        let restored = restored.although(in_alarm);
+        let restored = restored.although(in_alarm, snapshot.cut_short.is_some());
         let report = Report {
             incident_id: Some(permit.incident_id.clone()),
             plan_hash: Some(crate::ids::plan_hash(&plan)),
@@ -116,7 +116,7 @@ impl<R: Remediation> Runtime<R> {
         let (kinds, holds): (&[Kind], bool) = match report.outcome {
             Outcome::Applied { .. } => (&[Kind::Reverted], true),
             Outcome::Escalated {
-                rule: Rule::TermEnded,
+                rule: Rule::TermEnded | Rule::MadeWorse,
                 ..
             } => (&[Kind::Reverted, Kind::Escalated], true),
             Outcome::Escalated { .. } => (&[Kind::Escalated], true),
@@ -164,13 +164,18 @@ impl Restored {
 
     /// What was taken back while these alarms are in ALARM leaves the target without what was to help it: nobody may
     /// read that as a success.
-    fn although(self, in_alarm: &[String]) -> Self {
+    fn although(self, in_alarm: &[String], cut_short: bool) -> Self {
+        let (rule, why) = if cut_short {
+            (Rule::MadeWorse, "the alarm was worse off with it")
+        } else {
+            (Rule::TermEnded, "its term was over")
+        };
         match self.outcome {
             Outcome::Applied { summary } if !in_alarm.is_empty() => Self {
                 outcome: Outcome::Escalated {
-                    rule: Rule::TermEnded,
+                    rule,
                     reason: format!(
-                        "{summary}; its term was over, and {} is still in ALARM: the target is without it from now on",
+                        "{summary}; {why}, and {} is still in ALARM: the target is without it from now on",
                         in_alarm.join(", ")
                     ),
                 },

@@ -84,6 +84,11 @@ impl<R: Remediation> Runtime<R> {
             .iter()
             .flat_map(|tended| tended.alarms.iter().cloned())
             .chain(open.iter().cloned())
+            .chain(
+                due.watches
+                    .iter()
+                    .map(|watch| watch.event.alarm_arn.clone()),
+            )
             .collect();
         // A throttled look at the alarms must leave time for what has a term.
         let until = now + (last_start - now) / 4;
@@ -130,6 +135,11 @@ impl<R: Remediation> Runtime<R> {
                 None => break,
                 Some(more) => reports.extend(more),
             }
+        }
+        if !self.suite.settings.dry_run {
+            let seen = self.look_at_effects(&look, &due.watches, last_start).await;
+            failures += seen.0;
+            reports.extend(seen.1);
         }
         let seed = (invocation.request_id.as_str(), last_start);
         self.tell_the_untold(due.untold, seed).await;
@@ -316,6 +326,7 @@ impl<R: Remediation> Runtime<R> {
             incident_id: &snapshot.incident_id,
             entries: &[],
             told: None,
+            watch: None,
         };
         let now = self.suite.clock.now();
         match self.suite.ledger.commit(&commit, now).await {

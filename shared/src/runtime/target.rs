@@ -130,6 +130,7 @@ impl<R: Remediation> Runtime<R> {
             incident_id: &next::incident_of(&facts, &run.place, false),
             entries: &[],
             told: None,
+            watch: None,
         };
         if let Err(error) = self.suite.ledger.commit(&commit, now).await {
             tracing::warn!(%error, "the schedule is not told of what failed");

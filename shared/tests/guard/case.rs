@@ -70,6 +70,7 @@ pub(crate) fn limits() -> Limits {
             window_seconds: number(300),
             open_seconds: number(3_600),
         },
+        undo_if_worse: false,
     }
 }
 

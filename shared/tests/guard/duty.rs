@@ -36,6 +36,7 @@ fn snapshot(expires_at: Option<i64>) -> Snapshot {
         expires_at: expires_at.map(at),
         in_place_since: None,
         forewarned: None,
+        cut_short: None,
         state: json!({"page": false}),
     }
 }

@@ -29,6 +29,8 @@ pub struct Toy {
 }
 
 impl shared::policy::Action for Toy {
+    const TEMPORARY: bool = true;
+
     fn resource(&self) -> &str {
         &self.resource
     }

@@ -112,6 +112,7 @@ async fn what_was_renewed_since_it_was_read_is_not_claimed_for_its_restoration()
         incident_id: INCIDENT,
         entries: &[],
         told: None,
+        watch: None,
     };
     assert!(ledger.commit(&commit, at(30)).await.unwrap().is_some());
     let late = claim_on(&ledger, &read, &restores, &Claiming::default(), 31).await;
@@ -282,6 +283,7 @@ async fn a_runs_lines_of_one_millisecond_stand_in_their_order() {
             incident_id: INCIDENT,
             entries: &entries,
             told: None,
+            watch: None,
         };
         ledger.amend(&permit, &commit, at(10)).await.unwrap();
         let failed = applied();
@@ -312,6 +314,7 @@ async fn a_refusal_that_changes_nothing_asks_nothing_of_the_table() {
         incident_id: INCIDENT,
         entries: &[],
         told: None,
+        watch: None,
     };
     assert_eq!(ledger.commit(&commit, at(0)).await.unwrap(), Some(None));
     assert_eq!(memory.calls(), Vec::<String>::new());

@@ -116,6 +116,7 @@ async fn nothing_is_written_under_a_lease_that_has_passed() {
         incident_id: INCIDENT,
         entries: &entries,
         told: None,
+        watch: None,
     };
     assert!(is_fenced(&ledger.amend(&dead, &commit, at(101)).await));
     assert_eq!(dead.facts(), known);

@@ -198,6 +198,7 @@ fn commit<'a>(
         incident_id: INCIDENT,
         entries,
         told,
+        watch: None,
     }
 }
 
