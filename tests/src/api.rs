@@ -99,14 +99,14 @@ impl<'a> Staged<'a> {
         let order = self.resource(&self.orders, "{id}").await?;
         self.method(&self.orders, &[]).await?;
         self.method(&order, &["method.request.path.id"]).await?;
-        let deployment = api.create_deployment().rest_api_id(&self.id);
-        let deployment = deployment.send().await?;
-        api.create_stage()
-            .rest_api_id(&self.id)
-            .stage_name(STAGE)
-            .deployment_id(deployment.id().during("the deployment")?)
-            .send()
-            .await?;
+        self.deploy().await
+    }
+
+    /// Has the stage serve the API as it is edited by now.
+    pub async fn deploy(&self) -> Result {
+        let deployment = self.world.aws.apigateway.create_deployment();
+        let deployment = deployment.rest_api_id(&self.id).stage_name(STAGE);
+        deployment.send().await?;
         Ok(())
     }
 
@@ -141,7 +141,7 @@ impl<'a> Staged<'a> {
         Ok(())
     }
 
-    /// Adds so many resources, `/p1` and on, and caches them instead.
+    /// Adds so many resources, `/p1` and on, deploys them, and caches them instead.
     pub async fn many(&mut self, resources: usize) -> Result {
         let api = &self.world.aws.apigateway;
         let found = api.get_resources().rest_api_id(&self.id).send().await?;
@@ -153,11 +153,12 @@ impl<'a> Staged<'a> {
             self.method(&resource, &[]).await?;
             cached.push(json!({"path": format!("/p{nth}")}));
         }
+        self.deploy().await?;
         self.policy["targets"][0]["action"]["resources"] = json!(cached);
         self.world.put_policy(&self.policy).await
     }
 
-    /// Puts an authorizer before `GET /orders`.
+    /// Puts an authorizer before `GET /orders`, in the API as it is edited.
     pub async fn authorize(&self) -> Result {
         let api = &self.world.aws.apigateway;
         let authorizer = api
@@ -169,14 +170,29 @@ impl<'a> Staged<'a> {
             .identity_source("method.request.header.X-Token")
             .send()
             .await?;
-        api.put_method()
-            .rest_api_id(&self.id)
-            .resource_id(&self.orders)
-            .http_method("GET")
-            .authorization_type("CUSTOM")
-            .authorizer_id(authorizer.id().during("the authorizer")?)
-            .send()
-            .await?;
+        let authorizer = authorizer.id().during("the authorizer")?;
+        self.let_in(&[
+            ("/authorizationType", "CUSTOM"),
+            ("/authorizerId", authorizer),
+        ])
+        .await
+    }
+
+    /// Lets everyone in to `GET /orders` again, in the API as it is edited.
+    pub async fn open(&self) -> Result {
+        self.let_in(&[("/authorizationType", "NONE")]).await
+    }
+
+    async fn let_in(&self, changes: &[(&str, &str)]) -> Result {
+        let operations = changes.iter().map(|(path, value)| {
+            let operation = PatchOperation::builder().op(Op::Replace);
+            operation.path(*path).value(*value).build()
+        });
+        let request = self.world.aws.apigateway.update_method();
+        let request = request.rest_api_id(&self.id).resource_id(&self.orders);
+        let request = request.http_method("GET");
+        let request = request.set_patch_operations(Some(operations.collect()));
+        request.send().await?;
         Ok(())
     }
 

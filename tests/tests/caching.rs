@@ -21,6 +21,9 @@ const STARTS: [TimeDelta; 3] = [
     TimeDelta::minutes(2),
     TimeDelta::minutes(4),
 ];
+/// Why `GET /orders` is not cached behind its authorizer.
+const LACKS_THE_TOKEN: &str =
+    "GET /orders cannot be cached: its cache key lacks method.request.header.X-Token";
 /// The part in which the alarm is back at OK.
 const RETURN: usize = 2;
 
@@ -180,12 +183,40 @@ async fn a_method_behind_an_authorizer_is_refused_by_name() -> Result {
     scenario("authorizer", async |world| {
         let staged = failing(world).await?;
         staged.authorize().await?;
+        staged.deploy().await?;
         let proxy = Proxy::start(&world.cloud).await?;
         let report = staged.run(&proxy).finish().await?.report()?;
-        let words =
-            "GET /orders cannot be cached: its cache key lacks method.request.header.X-Token";
-        is(&report, "Escalated", words)?;
+        is(&report, "Escalated", LACKS_THE_TOKEN)?;
         assert!(proxy.calls("apigateway:UpdateStage").is_empty());
+        Ok(())
+    })
+    .await
+}
+
+/// The stage serves what was deployed, whatever the API looks like by now.
+#[tokio::test]
+async fn a_method_that_was_made_safe_but_not_deployed_is_refused() -> Result {
+    scenario("edited-safe", async |world| {
+        let staged = failing(world).await?;
+        staged.authorize().await?;
+        staged.deploy().await?;
+        staged.open().await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let report = staged.run(&proxy).finish().await?.report()?;
+        is(&report, "Escalated", LACKS_THE_TOKEN)?;
+        assert!(proxy.calls("apigateway:UpdateStage").is_empty());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_method_that_became_unsafe_but_was_not_deployed_is_cached() -> Result {
+    scenario("edited-unsafe", async |world| {
+        let staged = failing(world).await?;
+        staged.authorize().await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        assert!(cached(&staged, &proxy).await?.cluster);
         Ok(())
     })
     .await

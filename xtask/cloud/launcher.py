@@ -1,4 +1,4 @@
-"""Start the AWS emulator of the local cloud, closer to AWS in fifteen places.
+"""Start the AWS emulator of the local cloud, closer to AWS in sixteen places.
 
 1. A CloudWatch alarm that changes state sends the documented event to EventBridge, whether or not
    the alarm's actions are enabled.
@@ -25,10 +25,13 @@
 14. BatchGetItem answers with at most 16 MB and leaves the other keys unprocessed.
 15. PutEvents refuses the entries that lack something or whose detail is no JSON object, each in its place, and a
     request that is too large as a whole.
+16. A stage's export tells the API as it was deployed, and not as it was edited since; of AWS_IAM, too, and of a cache
+    namespace only beside a cache key.
 
 The emulator is configured by its own environment variables; `xtask/src/cloud` sets them.
 """
 
+import copy
 import json
 import logging
 import os
@@ -451,6 +454,82 @@ def with_cluster_status(update: Callable[..., Any], get: Callable[..., Any]) -> 
     return update_stage, get_stage
 
 
+def with_deployments(deploy: Callable[..., Any], export: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
+    """Export what a stage serves: the API as it was when its deployment was made.
+
+    Amazon API Gateway API Reference, "GetExport": "Exports a deployed version of a RestApi"; API Gateway Developer Guide,
+    "Deploy REST APIs in API Gateway": a deployment is a snapshot of the API.
+    """
+    deployed: dict[tuple[str, str], tuple[Json, Json]] = {}
+
+    def create_deployment(api_id: str, data: Json) -> Any:
+        status, headers, body = deploy(api_id, data)
+        if status == 201:
+            held = apigateway_v1._resources.get(api_id, {}), apigateway_v1._authorizers_v1.get(api_id, {})
+            deployed[api_id, json.loads(body)["id"]] = copy.deepcopy(held)
+        return status, headers, body
+
+    def get_export(api_id: str, stage_name: str, *rest: Any) -> Any:
+        stage = apigateway_v1._stages_v1.get(api_id, {}).get(stage_name) or {}
+        snapshot = deployed.get((api_id, stage.get("deploymentId", "")))
+        if snapshot is None:
+            return export(api_id, stage_name, *rest)
+        stores = apigateway_v1._resources, apigateway_v1._authorizers_v1
+        edited = [store.get(api_id, {}) for store in stores]
+        # Nothing else runs meanwhile: the emulator answers one request at a time, and this awaits nothing.
+        for store, held in zip(stores, snapshot, strict=True):
+            store[api_id] = held
+        try:
+            return export(api_id, stage_name, *rest)
+        finally:
+            for store, held in zip(stores, edited, strict=True):
+                store[api_id] = held
+
+    return create_deployment, get_export
+
+
+def with_signers(build: Callable[..., Json], operation: Callable[..., Json]) -> tuple[Callable[..., Any], ...]:
+    """Tell in an export which methods are signed by their callers.
+
+    API Gateway Developer Guide, "x-amazon-apigateway-authtype property": the security definition `sigv4` of AWS_IAM.
+    """
+
+    def export_operation(method: Json, *rest: Any) -> Json:
+        exported = operation(method, *rest)
+        if method.get("authorizationType") == "AWS_IAM":
+            exported["security"] = [*exported.get("security", []), {"sigv4": []}]
+        return exported
+
+    def build_export(*arguments: Any) -> Json:
+        document = build(*arguments)
+        operations = [method for path in document["paths"].values() for method in path.values()]
+        if any("sigv4" in scheme for method in operations for scheme in method.get("security", [])):
+            holder = document.get("components", document)
+            name = "securitySchemes" if "components" in document else "securityDefinitions"
+            authtype = {"x-amazon-apigateway-authtype": "awsSigv4"}
+            signed = {"type": "apiKey", "name": "Authorization", "in": "header", **authtype}
+            holder.setdefault(name, {})["sigv4"] = signed
+        return document
+
+    return build_export, export_operation
+
+
+def with_namespaces_beside_keys(export: Callable[[Json], Json]) -> Callable[[Json], Json]:
+    """Leave the cache namespace out of an export where there is no cache key, as the exports do that are published.
+
+    No page of the documentation says so.
+    """
+
+    def export_integration(integration: Json) -> Json:
+        exported = export(integration)
+        if not exported.get("cacheKeyParameters"):
+            exported.pop("cacheNamespace", None)
+            exported.pop("cacheKeyParameters", None)
+        return exported
+
+    return export_integration
+
+
 def with_mapping_updates(handle: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     """Answer UpdateBasePathMapping, which the emulator has no route for."""
 
@@ -543,7 +622,7 @@ def with_weights(find: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def main() -> None:
-    """Close the fifteen gaps and run the emulator until it is told to stop."""
+    """Close the sixteen gaps and run the emulator until it is told to stop."""
     # A session of its own: Ctrl-C in the terminal that started the cloud does not reach it.
     os.setsid()
     cloudwatch._dispatch_alarm_actions = with_events(cloudwatch._dispatch_alarm_actions)
@@ -560,6 +639,13 @@ def main() -> None:
     apigateway_v1._update_stage, apigateway_v1._get_stage = with_cluster_status(
         apigateway_v1._update_stage, apigateway_v1._get_stage
     )
+    apigateway_v1._create_deployment, apigateway_v1._get_export = with_deployments(
+        apigateway_v1._create_deployment, apigateway_v1._get_export
+    )
+    apigateway_v1._build_api_export, apigateway_v1._export_operation = with_signers(
+        apigateway_v1._build_api_export, apigateway_v1._export_operation
+    )
+    apigateway_v1._export_integration = with_namespaces_beside_keys(apigateway_v1._export_integration)
     apigateway_v1.handle_request = with_mapping_updates(apigateway_v1.handle_request)
     apigateway_v1._gateway_error_response = with_variables_in_responses(apigateway_v1._gateway_error_response)
     apigateway_v1._invoke_http_proxy_v1 = with_variables_in_uris(apigateway_v1._invoke_http_proxy_v1)

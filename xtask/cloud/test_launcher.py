@@ -785,5 +785,59 @@ class Events(Case):
         self.assertEqual(self.code(events.put_events, Entries=both), "AccessDeniedException")
 
 
+class Exports(Case):
+    """API Gateway: API Reference, "GetExport", and Developer Guide, "Deploy REST APIs in API Gateway"."""
+
+    def setUp(self) -> None:
+        self.apis = self.aws("apigateway")
+        self.api = self.apis.create_rest_api(name="exported")["id"]
+        self.root = self.apis.get_resources(restApiId=self.api)["items"][0]["id"]
+        self.at = {"restApiId": self.api, "resourceId": self.root, "httpMethod": "GET"}
+
+    def put(self, authorization: str, key: list[str]) -> None:
+        self.apis.put_method(
+            **self.at, authorizationType=authorization, requestParameters=dict.fromkeys(key, True)
+        )
+        self.apis.put_integration(**self.at, type="MOCK", cacheKeyParameters=key)
+
+    def exported(self, stage: str = "prod") -> tuple[Json, Json]:
+        answer = self.apis.get_export(
+            restApiId=self.api,
+            stageName=stage,
+            exportType="oas30",
+            parameters={"extensions": "integrations,authorizers"},
+            accepts="application/json",
+        )
+        document = json.loads(answer["body"].read())
+        return document["paths"]["/"]["get"], document["components"].get("securitySchemes", {})
+
+    def test_a_stage_exports_its_deployment_and_not_what_was_edited_since(self) -> None:
+        self.put("NONE", [])
+        self.apis.create_deployment(restApiId=self.api, stageName="prod")
+        self.apis.delete_method(**self.at)
+        self.put("AWS_IAM", ["method.request.querystring.q"])
+        served, schemes = self.exported()
+        self.assertNotIn("security", served)
+        self.assertNotIn("parameters", served)
+        self.assertEqual(schemes, {})
+        edited = self.apis.get_method(**self.at)
+        self.assertEqual(edited["authorizationType"], "AWS_IAM")
+        self.apis.create_deployment(restApiId=self.api, stageName="next")
+        self.assertNotIn("security", self.exported()[0])
+        served, schemes = self.exported("next")
+        self.assertEqual(served["security"], [{"sigv4": []}])
+        self.assertEqual(schemes["sigv4"]["x-amazon-apigateway-authtype"], "awsSigv4")
+
+    def test_a_cache_namespace_is_exported_beside_a_key_only(self) -> None:
+        self.put("NONE", [])
+        self.apis.create_deployment(restApiId=self.api, stageName="prod")
+        self.assertNotIn("cacheNamespace", self.exported()[0]["x-amazon-apigateway-integration"])
+        self.put("NONE", ["method.request.querystring.q"])
+        self.apis.create_deployment(restApiId=self.api, stageName="prod")
+        integration = self.exported()[0]["x-amazon-apigateway-integration"]
+        self.assertEqual(integration["cacheNamespace"], self.root)
+        self.assertEqual(integration["cacheKeyParameters"], ["method.request.querystring.q"])
+
+
 if __name__ == "__main__":
     unittest.main()

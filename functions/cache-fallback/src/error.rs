@@ -26,6 +26,16 @@ pub enum CacheError {
         /// Which part is missing, in `CloudWatch`'s words.
         part: String,
     },
+    /// What the stage serves cannot be told.
+    #[error(
+        "the export of {stage} cannot be used: {problem}; whether a cache would be safe cannot be told"
+    )]
+    Export {
+        /// The stage.
+        stage: String,
+        /// What is the matter with it.
+        problem: String,
+    },
     /// The API has more resources than are read.
     #[error(
         "REST API {rest_api} has more than {read} resources, and no more are read: whether a cache would be safe cannot be told"
@@ -45,7 +55,7 @@ impl Failure for CacheError {
     fn is_transient(&self) -> bool {
         match self {
             Self::Aws(error) => error.is_transient(),
-            Self::TooManyResources { .. } => false,
+            Self::Export { .. } | Self::TooManyResources { .. } => false,
             Self::Busy { .. } | Self::Partial { .. } | Self::OutOfTime(_) => true,
         }
     }

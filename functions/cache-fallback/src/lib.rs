@@ -1,11 +1,13 @@
 //! Turns the cache of a REST API's stage on for chosen methods, to take load off a backend that fails in part, and
 //! puts the stage back as it was afterwards.
 //!
-//! The story of a run: [`aws`] observes the stage, its methods and what it served, [`plan`] decides whether caching
-//! is safe and of use, [`aws`] sends the changes in as many calls as it takes, and [`plan::restoration`] says what is put back.
+//! The story of a run: [`aws`] observes the stage, [`export`] reads the methods that it serves, [`plan`] decides
+//! whether caching is safe and of use, [`aws`] sends the changes in as many calls as it takes, and
+//! [`plan::restoration`] says what is put back.
 
 pub mod aws;
 pub mod error;
+pub mod export;
 pub mod method;
 pub mod plan;
 pub mod policy;

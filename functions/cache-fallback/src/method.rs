@@ -26,7 +26,7 @@ const KEYABLE: [&str; 5] = [
     "multivalueheader.",
 ];
 
-/// A method as an API declares it.
+/// A method as a stage serves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Declared {
     /// The resource's path.
@@ -82,7 +82,7 @@ pub struct Integration {
     pub answer_templates: Vec<BTreeMap<String, String>>,
     /// Whether it is called with its caller's credentials.
     pub as_caller: bool,
-    /// Where its answers are kept; the resource's own place where it says nothing.
+    /// Where its answers are kept; nothing where that is told nowhere.
     pub namespace: Option<String>,
     /// The cache key parameters.
     pub key: Vec<String>,
@@ -100,9 +100,12 @@ impl Dependence {
         self.inputs.insert(parameter.into());
     }
 
+    fn unknown(&mut self, why: String) {
+        self.unkeyable.get_or_insert(why);
+    }
+
     fn beyond_any_key(&mut self, who: &str, reads: &str) {
-        self.unkeyable
-            .get_or_insert_with(|| format!("{who} reads {reads}, which no cache key can hold"));
+        self.unknown(format!("{who} reads {reads}, which no cache key can hold"));
     }
 }
 
@@ -114,10 +117,14 @@ pub fn described(all: &[Declared], wanted: impl Fn(&str) -> bool) -> Vec<ApiMeth
         let mut dependence = Dependence::default();
         on_the_method(method, &mut dependence);
         on_its_client(method, &mut dependence);
-        if let Some(integration) = &method.integration {
-            on_what_is_mapped(integration, &mut dependence);
-            on_templates(method, integration, &mut dependence);
+        match &method.integration {
+            Some(integration) => {
+                on_what_is_mapped(integration, &mut dependence);
+                on_templates(method, integration, &mut dependence);
+            }
+            None => dependence.unknown("the stage does not tell its integration".to_owned()),
         }
+        on_its_namespace(all, method, &mut dependence);
         let Dependence {
             inputs,
             mut unkeyable,
@@ -186,12 +193,28 @@ fn on_its_client(method: &Declared, dependence: &mut Dependence) {
             dependence.inputs.extend(sources.iter().cloned());
             return;
         }
-        Access::Unknown => {
-            "its authorizer is not among those of the API, so that what it reads cannot be told"
-                .to_owned()
-        }
+        Access::Unknown => "what its authorizer reads is not told by the stage".to_owned(),
     };
-    dependence.unkeyable.get_or_insert(told);
+    dependence.unknown(told);
+}
+
+/// What is told of no namespace may lie in the same one.
+fn on_its_namespace(all: &[Declared], method: &Declared, dependence: &mut Dependence) {
+    let is_untold = |found: &&Declared| {
+        let integration = found.integration.as_ref();
+        integration.is_some_and(|integration| integration.namespace.is_none())
+    };
+    if is_untold(&method) {
+        dependence.unknown(
+            "the stage does not tell its cacheNamespace, and the API as it is edited has no such method; deploy the API"
+                .to_owned(),
+        );
+    } else if let Some(other) = all.iter().find(is_untold) {
+        dependence.unknown(format!(
+            "whether {} {} shares its cacheNamespace is not known, since that method is served and the API as it is edited has it no more; deploy the API",
+            other.name, other.path
+        ));
+    }
 }
 
 fn on_what_is_mapped(integration: &Integration, dependence: &mut Dependence) {

@@ -72,6 +72,8 @@ pub struct Setting {
 pub struct Stage {
     /// The size of the cache cluster, when it is on.
     pub cluster: Option<String>,
+    /// Whether it serves a second deployment to a part of its requests.
+    pub canary: bool,
     /// Whether the cluster serves.
     pub available: bool,
     /// Whether the cluster is being taken away: until it is, the stage takes no change.
@@ -435,6 +437,12 @@ fn escalated(reason: String) -> PlannedBy<CacheFallback> {
 
 /// The methods that the policy names, each of which can be cached without serving one client another's answer.
 fn chosen<'a>(observed: &'a Observed, policy: &Cache) -> Result<Vec<&'a ApiMethod>, String> {
+    if observed.stage.canary {
+        return Err(format!(
+            "{} serves two deployments (canarySettings), the export tells of one, and both may answer from one cache; promote the canary or take it away",
+            policy.stage
+        ));
+    }
     let mut all = Vec::new();
     for cached in &policy.resources {
         let find = |method: Method| {

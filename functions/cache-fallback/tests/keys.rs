@@ -26,19 +26,20 @@
 // Clippy takes helpers outside of a #[test] for production code.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "given/stage.rs"]
+mod given;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use cache_fallback::CacheFallback;
 use cache_fallback::method::{Access, Authorizer, Declared, Integration, described};
-use cache_fallback::plan::{Caching, Observed, Others, Setting, Stage, key, plan};
-use cache_fallback::policy::Cache;
-use chrono::{DateTime, Utc};
+use cache_fallback::plan::{Observed, Stage, key};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use proptest::test_runner::{Config, TestError, TestRunner};
 use serde_json::json;
-use shared::alarm::{self, AlarmEvent};
-use shared::remediation::{Moment, Planned};
+use shared::remediation::Planned;
+
+use given::{CACHED, bare, policy_of, setting};
 
 type Values = BTreeMap<&'static str, Vec<&'static str>>;
 
@@ -330,60 +331,24 @@ fn declared(method: &Method) -> Declared {
     }
 }
 
-fn setting() -> Setting {
-    Setting {
-        caching: Caching {
-            enabled: true,
-            ttl_seconds: 300,
-            encrypted: false,
-            require_authorization: true,
-        },
-        others: Others {
-            metrics: false,
-            log_level: "OFF".into(),
-            data_trace: false,
-            burst_limit: -1,
-            rate_limit: -1.0,
-            without_permission: None,
-        },
-    }
-}
-
-fn event() -> AlarmEvent {
-    alarm::parse(&json!({
-        "detail-type": "CloudWatch Alarm State Change",
-        "source": "aws.cloudwatch",
-        "resources": ["arn:aws:cloudwatch:eu-west-1:123456789012:alarm:ApiHigh5xxErrorRate"],
-        "detail": {
-            "alarmName": "ApiHigh5xxErrorRate",
-            "state": {"value": "ALARM", "timestamp": "2027-01-15T08:00:00.000+0000"},
-        },
-    }))
-    .unwrap()
-}
-
 /// The methods that the plan decides to cache, by key, and the stage that it saw.
 fn decided(api: &Api) -> (Vec<String>, Stage) {
     let all: Vec<Declared> = api.methods.iter().map(declared).collect();
     let first = &api.methods[0];
-    let policy: Cache = serde_json::from_value(json!({
-        "stage": "arn:aws:apigateway:eu-west-1::/restapis/a1b2c3/stages/prod",
-        "resources": [{
-            "path": first.path,
-            "methods": [first.name],
-            "answers_all_clients_alike": api.vouched,
-        }],
-    }))
-    .unwrap();
+    let policy = policy_of(&json!([{
+        "path": first.path,
+        "methods": [first.name],
+        "answers_all_clients_alike": api.vouched,
+    }]));
     let settings = api.cached.iter().map(|(path, name)| match *path {
-        "*" => ("*/*".to_owned(), setting()),
-        path => (key(path, name), setting()),
+        "*" => ("*/*".to_owned(), setting(CACHED)),
+        path => (key(path, name), setting(CACHED)),
     });
     let stage = Stage {
         cluster: Some("0.5".into()),
         available: true,
-        deleting: false,
         settings: settings.collect(),
+        ..bare()
     };
     let observed = Observed {
         stage: stage.clone(),
@@ -391,19 +356,7 @@ fn decided(api: &Api) -> (Vec<String>, Stage) {
         requests: 1_000,
         server_errors: 400,
     };
-    let event = event();
-    let moment: Moment<'_, CacheFallback> = Moment {
-        now: DateTime::<Utc>::UNIX_EPOCH,
-        resuming: false,
-        event: &event,
-        incident_id: "inc-1",
-        memory: None,
-        begun: None,
-        progress: None,
-        overtaken: None,
-        in_place: None,
-    };
-    match plan(&observed, &policy, &moment) {
+    match given::decide(&policy, &observed, None, None) {
         Planned::Act { plan, .. } => (plan.put.methods, stage),
         _ => (Vec::new(), stage),
     }

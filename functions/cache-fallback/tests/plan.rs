@@ -4,57 +4,23 @@
 // Clippy takes helpers outside of a #[test] for production code.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::collections::BTreeMap;
+#[path = "given/stage.rs"]
+mod given;
 
 use cache_fallback::CacheFallback;
 use cache_fallback::plan::{
     ApiMethod, Caching, Observed, Op, Others, Patch, Plan, Setting, Snapshot, Stage, calls,
-    in_place, key, named, plan, restoration,
+    in_place, key, named, restoration,
 };
 use cache_fallback::policy::{Cache, Method};
-use chrono::{DateTime, Utc};
 use proptest::prelude::*;
 use serde_json::json;
-use shared::alarm::{self, AlarmEvent};
-use shared::remediation::{InPlace, Moment, Planned, PlannedBy};
+use shared::remediation::{Planned, PlannedBy};
 
-const UNCACHED: Caching = Caching {
-    enabled: false,
-    ttl_seconds: 300,
-    encrypted: false,
-    require_authorization: true,
-};
+use given::{CACHED, UNCACHED, bare, decide as decide_under, defaults, policy_of, setting};
 
 fn policy() -> Cache {
-    serde_json::from_value(json!({
-        "stage": "arn:aws:apigateway:eu-west-1::/restapis/a1b2c3/stages/prod",
-        "resources": [{"path": "/orders"}, {"path": "/orders/{id}", "methods": ["GET"]}],
-    }))
-    .unwrap()
-}
-
-fn event() -> AlarmEvent {
-    alarm::parse(&json!({
-        "detail-type": "CloudWatch Alarm State Change",
-        "source": "aws.cloudwatch",
-        "resources": ["arn:aws:cloudwatch:eu-west-1:123456789012:alarm:ApiHigh5xxErrorRate"],
-        "detail": {
-            "alarmName": "ApiHigh5xxErrorRate",
-            "state": {"value": "ALARM", "timestamp": "2027-01-15T08:00:00.000+0000"},
-        },
-    }))
-    .unwrap()
-}
-
-fn defaults() -> Others {
-    Others {
-        metrics: false,
-        log_level: "OFF".into(),
-        data_trace: false,
-        burst_limit: 5_000,
-        rate_limit: 10_000.0,
-        without_permission: None,
-    }
+    policy_of(&json!([{"path": "/orders"}, {"path": "/orders/{id}", "methods": ["GET"]}]))
 }
 
 fn throttled() -> Others {
@@ -84,12 +50,7 @@ fn method(path: &str, method: &str, inputs: &[&str], cache_key: &[&str]) -> ApiM
 fn observed() -> Observed {
     let id = "method.request.path.id";
     Observed {
-        stage: Stage {
-            cluster: None,
-            available: false,
-            deleting: false,
-            settings: BTreeMap::new(),
-        },
+        stage: bare(),
         methods: vec![
             method("/orders", "GET", &[], &[]),
             method("/orders", "POST", &[], &[]),
@@ -112,34 +73,6 @@ fn decide_with(
     decide_under(&policy(), observed, begun, held)
 }
 
-fn decide_under(
-    policy: &Cache,
-    observed: &Observed,
-    begun: Option<&Plan>,
-    held: Option<&Snapshot>,
-) -> PlannedBy<CacheFallback> {
-    let event = event();
-    let in_place = held.map(|held| InPlace {
-        run_id: "run-0".into(),
-        incident_id: "inc-1".into(),
-        taken_at: DateTime::<Utc>::UNIX_EPOCH,
-        expires_at: None,
-        snapshot: held.clone(),
-    });
-    let moment = Moment {
-        progress: None,
-        now: DateTime::<Utc>::UNIX_EPOCH,
-        resuming: begun.is_some(),
-        event: &event,
-        incident_id: "inc-1",
-        memory: None,
-        begun,
-        overtaken: None,
-        in_place: in_place.as_ref(),
-    };
-    plan(observed, policy, &moment)
-}
-
 fn acts(planned: PlannedBy<CacheFallback>) -> (Plan, Option<Snapshot>) {
     match planned {
         Planned::Act { plan, snapshot } => (plan, snapshot),
@@ -152,6 +85,14 @@ fn escalates(observed: &Observed, words: &str) {
         Planned::Escalate { reason, .. } => assert!(reason.contains(words), "{reason}"),
         other => panic!("{other:?}"),
     }
+}
+
+/// Two deployments behind one cache, of which the export tells one.
+#[test]
+fn a_stage_with_a_canary_is_not_cached() {
+    let mut canary = observed();
+    canary.stage.canary = true;
+    escalates(&canary, "serves two deployments (canarySettings)");
 }
 
 /// What API Gateway makes of patches.
@@ -173,10 +114,7 @@ fn patched(stage: &Stage, patches: &[Patch]) -> Stage {
                 let setting = stage
                     .settings
                     .entry(format!("{path}/{method}"))
-                    .or_insert(Setting {
-                        caching: UNCACHED,
-                        others: defaults(),
-                    });
+                    .or_insert(setting(UNCACHED));
                 let Setting { caching, others } = setting;
                 match (*group, *field) {
                     ("caching", "enabled") => caching.enabled = value.parse().unwrap(),
@@ -265,14 +203,9 @@ fn an_answer_that_could_reach_another_client_is_never_cached() {
     signed.methods[0].unkeyable = Some("it is signed".into());
     escalates(&signed, "GET /orders cannot be cached: it is signed");
     let mut more = observed();
-    let setting = Setting {
-        caching: Caching {
-            enabled: true,
-            ..UNCACHED
-        },
-        others: defaults(),
-    };
-    more.stage.settings.insert(key("/me", "GET"), setting);
+    more.stage
+        .settings
+        .insert(key("/me", "GET"), setting(CACHED));
     escalates(&more, "the settings of ~1me/GET have caching on");
     let mut gone = observed();
     gone.methods.pop();
@@ -340,14 +273,7 @@ fn what_stands_cached_at_the_same_path_is_not_joined() {
         let mut beside = observed();
         beside.methods.push(method("/orders", other, &[], &[]));
         beside.stage.cluster = Some("0.5".into());
-        let setting = Setting {
-            caching: Caching {
-                enabled: true,
-                ..UNCACHED
-            },
-            others: defaults(),
-        };
-        beside.stage.settings.insert(key.into(), setting);
+        beside.stage.settings.insert(key.into(), setting(CACHED));
         beside
     };
     let words = "GET /orders cannot be cached: HEAD of the same path is cached already";
@@ -606,9 +532,9 @@ fn stages() -> impl Strategy<Value = Stage> {
     )
         .prop_map(|(cluster, settings)| Stage {
             available: cluster.is_some(),
-            deleting: false,
             cluster,
             settings,
+            ..bare()
         })
 }
 

@@ -210,7 +210,7 @@ fn rest_operation(method: &Method, segments: &[&str]) -> String {
         ("PATCH", ["domainnames", _, "basepathmappings", _]) => "UpdateBasePathMapping".to_owned(),
         ("GET", ["restapis", _]) => "GetRestApi".to_owned(),
         ("GET", ["restapis", _, "resources"]) => "GetResources".to_owned(),
-        ("GET", ["restapis", _, "authorizers"]) => "GetAuthorizers".to_owned(),
+        ("GET", ["restapis", _, "stages", _, "exports", _]) => "GetExport".to_owned(),
         ("GET", ["restapis", _, "stages", _]) => "GetStage".to_owned(),
         ("PATCH", ["restapis", _, "stages", _]) => "UpdateStage".to_owned(),
         _ => format!("{method} /{}", segments.join("/")),
