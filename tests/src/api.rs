@@ -70,6 +70,8 @@ impl<'a> Staged<'a> {
                         world.cloud.region, staged.id
                     ),
                     "resources": [{"path": "/orders"}, {"path": "/orders/{id}"}],
+                    // What the window holds when the alarm is back at OK keeps no cache that a test wants taken away.
+                    "recovered_below": 1,
                     "term": {"stabilisation_seconds": 0},
                 },
             }],

@@ -259,6 +259,76 @@ async fn the_cache_expires_even_if_the_alarm_stays() -> Result {
     .await
 }
 
+/// The alarm is back at OK because of what the cache answers, while the rest still fails.
+async fn kept(world: &World, term: Value) -> Result<(Staged<'_>, Proxy, Shown)> {
+    let mut staged = failing(world).await?;
+    let action = &mut staged.policy["targets"][0]["action"];
+    action["recovered_below"] = json!(0.05);
+    action["term"] = term;
+    world.put_policy(&staged.policy).await?;
+    let original = staged.shown().await?;
+    let proxy = Proxy::start(&world.cloud).await?;
+    cached(&staged, &proxy).await?;
+    let words = "stays although the alarm is back to OK: of the 1000 requests in 300 s the cache answered 0";
+    is(&recovers(&staged, &proxy).await?, "Pending", words)?;
+    assert!(staged.shown().await?.cluster);
+    Ok((staged, proxy, original))
+}
+
+#[tokio::test]
+async fn the_cache_stays_while_what_it_does_not_answer_fails_and_goes_when_that_is_over() -> Result
+{
+    scenario("kept", async |world| {
+        let (staged, proxy, original) = kept(world, json!({"stabilisation_seconds": 0})).await?;
+        let look = staged.run(&proxy).on(&scheduled());
+        // It is told once an hour.
+        let again = look.clone().finish().await?.response()?;
+        assert_eq!(again["reports"], json!([]), "{again}");
+        assert!(staged.shown().await?.cluster);
+        let late = look.later_by(TimeDelta::minutes(6)).request_id("late");
+        is(&late.finish().await?.report()?, "Applied", "as before")?;
+        assert_eq!(staged.shown().await?, original);
+        world.holds_no_snapshot().await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_cache_is_taken_away_at_the_end_of_its_term_although_the_rest_still_fails() -> Result {
+    scenario("kept-to-the-end", async |world| {
+        let term = json!({
+            "stabilisation_seconds": 0, "expires_after_seconds": 60, "at_most_seconds": 120,
+        });
+        let (staged, proxy, original) = kept(world, term).await?;
+        let late = staged.run(&proxy).on(&scheduled());
+        let late = late.later_by(TimeDelta::minutes(3)).request_id("late");
+        is(&late.finish().await?.report()?, "Applied", "as before")?;
+        assert_eq!(staged.shown().await?, original);
+        world.holds_no_snapshot().await
+    })
+    .await
+}
+
+/// Until something is over that is being done to the cluster, the stage is left alone.
+#[tokio::test]
+async fn a_cluster_that_is_still_being_made_is_taken_away_once_it_is_there() -> Result {
+    scenario("not-made-yet", async |world| {
+        let staged = failing(world).await?;
+        let original = staged.shown().await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let report = staged.run(&proxy).finish().await?.report()?;
+        is(&report, "Pending", "the cache cluster")?;
+        let report = recovers(&staged, &proxy).await?;
+        let words = "stays although the alarm is back to OK: the cache cluster is being made";
+        is(&report, "Pending", words)?;
+        let look = staged.run(&proxy).on(&scheduled());
+        is(&look.finish().await?.report()?, "Applied", "as before")?;
+        assert_eq!(staged.shown().await?, original);
+        world.holds_no_snapshot().await
+    })
+    .await
+}
+
 #[tokio::test]
 async fn of_sixteen_deliveries_one_turns_the_cache_on() -> Result {
     scenario("cache-once", async |world| {

@@ -16,7 +16,9 @@ use shared::remediation::Clearance;
 use crate::error::CacheError;
 use crate::export::{self, Namespaces};
 use crate::method::described;
-use crate::plan::{ApiMethod, Caching, Observed, Op, Others, Patch, Setting, Stage, key};
+use crate::plan::{
+    ApiMethod, Caching, Observed, Op, Others, Patch, Served, Setting, Stage, Status, key,
+};
 use crate::policy::Cache;
 
 /// Pages of resources read at most; 500 resources each.
@@ -50,13 +52,26 @@ impl Aws {
             self.methods(policy),
             self.api_name(policy),
         )?;
-        let (requests, server_errors) = self.requests(policy, &name, now).await?;
+        let served = self.served(policy, &name, now).await?;
         Ok(Observed {
             stage,
             methods,
-            requests,
-            server_errors,
+            requests: served.requests,
+            server_errors: served.server_errors,
         })
+    }
+
+    /// Reads the stage, and what it served.
+    pub async fn fares(
+        &self,
+        policy: &Cache,
+        now: DateTime<Utc>,
+    ) -> Result<(Stage, Served), CacheError> {
+        let (stage, name) = tokio::try_join!(
+            self.stage(policy.rest_api(), policy.name()),
+            self.api_name(policy),
+        )?;
+        Ok((stage, self.served(policy, &name, now).await?))
     }
 
     /// Reads a stage.
@@ -75,20 +90,19 @@ impl Aws {
                     &error,
                 )
             })?;
-        let status = answer.cache_cluster_status();
-        let deleting = status == Some(&CacheClusterStatus::DeleteInProgress);
+        let status = status(answer.cache_cluster_status());
         let settings = answer.method_settings().into_iter().flatten();
+        // One that is being taken away is as good as gone.
+        let is_on = answer.cache_cluster_enabled() && status != Status::Deleting;
         Ok(Stage {
             canary: answer.canary_settings().is_some(),
-            // One that is being taken away is as good as gone.
-            cluster: (answer.cache_cluster_enabled() && !deleting).then(|| {
+            cluster: is_on.then(|| {
                 answer
                     .cache_cluster_size()
                     .map(|size| size.as_str().to_owned())
                     .unwrap_or_default()
             }),
-            available: status == Some(&CacheClusterStatus::Available),
-            deleting,
+            status,
             settings: settings
                 .map(|(key, setting)| (normal(key), read(setting)))
                 .collect(),
@@ -175,22 +189,23 @@ impl Aws {
         })
     }
 
-    /// Requests of the window, and server errors among them.
+    /// What the stage served in the window.
     ///
-    /// API Gateway counts both under `ApiName` and `Stage`
+    /// API Gateway counts requests, server errors and what the cache answered under `ApiName` and `Stage`
     /// (API Gateway Developer Guide, "Amazon API Gateway dimensions and metrics").
-    async fn requests(
+    async fn served(
         &self,
         policy: &Cache,
         api_name: &str,
         now: DateTime<Utc>,
-    ) -> Result<(u64, u64), CacheError> {
+    ) -> Result<Served, CacheError> {
         let window = TimeDelta::seconds(i64::from(policy.window_seconds.get()));
         let dimensions = [("ApiName", api_name), ("Stage", policy.name())];
         let query = |id, metric| metric_data::sums(id, "AWS/ApiGateway", metric, &dimensions);
         let answer = metric_data::of_window(&self.cloudwatch, window, now)
             .metric_data_queries(query("requests", "Count"))
             .metric_data_queries(query("errors", "5XXError"))
+            .metric_data_queries(query("hits", "CacheHitCount"))
             .send()
             .await
             .map_err(|error| failed("cloudwatch:GetMetricData", policy.stage.as_str(), &error))?;
@@ -201,7 +216,11 @@ impl Aws {
             });
         }
         let sum = |id| metric_data::sum(&answer, id);
-        Ok((sum("requests"), sum("errors")))
+        Ok(Served {
+            requests: sum("requests"),
+            server_errors: sum("errors"),
+            cache_hits: sum("hits"),
+        })
     }
 
     /// Changes the stage.
@@ -251,6 +270,19 @@ fn kept_in(resource: &Resource) -> Vec<((String, String), String)> {
         Some(((path, name.clone()), namespace))
     });
     namespaces.collect()
+}
+
+fn status(told: Option<&CacheClusterStatus>) -> Status {
+    match told {
+        Some(CacheClusterStatus::Available) => Status::Available,
+        Some(CacheClusterStatus::CreateInProgress) => Status::Creating,
+        Some(CacheClusterStatus::FlushInProgress) => Status::Flushing,
+        Some(CacheClusterStatus::DeleteInProgress) => Status::Deleting,
+        // After a deletion it is empty (API Gateway Developer Guide, "Cache settings for REST APIs").
+        Some(CacheClusterStatus::NotAvailable) | None => Status::None,
+        Some(other) if other.as_str().is_empty() => Status::None,
+        Some(_) => Status::Unknown,
+    }
 }
 
 /// The key of a method's settings in one form: API Gateway shows the path with or without its first slash, escaped or
@@ -311,6 +343,24 @@ mod tests {
         }
         assert_eq!(normal("*/*"), "*/*");
         assert_eq!(normal("~1/GET"), "~1/GET");
+    }
+
+    #[test]
+    fn every_status_of_a_cluster_is_known_and_another_is_not_waited_for() {
+        for (told, known, underway) in [
+            ("AVAILABLE", Status::Available, false),
+            ("CREATE_IN_PROGRESS", Status::Creating, true),
+            ("FLUSH_IN_PROGRESS", Status::Flushing, true),
+            ("DELETE_IN_PROGRESS", Status::Deleting, true),
+            ("NOT_AVAILABLE", Status::None, false),
+            ("", Status::None, false),
+            ("RESTING", Status::Unknown, false),
+        ] {
+            assert_eq!(status(Some(&told.into())), known, "{told}");
+            assert_eq!(known.underway().is_some(), underway, "{told}");
+        }
+        assert_eq!(CacheClusterStatus::values().len(), 5);
+        assert_eq!(status(None), Status::None);
     }
 
     #[test]

@@ -10,11 +10,13 @@ pub enum CacheError {
     /// An AWS call failed.
     #[error("{0}")]
     Aws(AwsError),
-    /// The cache cluster is being taken away, and until it is, the stage takes no change.
-    #[error("the cache cluster of {stage} is being deleted; look again when that is over")]
+    /// Something is being done to the cache cluster, and until that is over, the stage is left alone.
+    #[error("the cache cluster of {stage} is being {what}; look again when that is over")]
     Busy {
         /// The stage.
         stage: String,
+        /// What is being done.
+        what: &'static str,
     },
     /// `CloudWatch` gave a part of the numbers only.
     #[error(

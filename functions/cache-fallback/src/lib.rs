@@ -25,7 +25,7 @@ use shared::remediation::{
 
 use crate::aws::Aws;
 use crate::error::CacheError;
-use crate::plan::{Observed, Patch, Plan, Snapshot, in_place};
+use crate::plan::{Observed, Patch, Plan, Snapshot, Status, in_place};
 use crate::policy::Cache;
 
 /// The remediation's name.
@@ -136,13 +136,14 @@ impl Remediation for CacheFallback {
     ) -> Result<Verified, CacheError> {
         let stage = self.aws.stage(&plan.rest_api, &plan.stage).await?;
         let there = in_place(&stage, &plan.put);
-        let summary = match (there, stage.available) {
+        let serves = stage.status == Status::Available;
+        let summary = match (there, serves) {
             (true, true) => format!("read back, cached: {}", plan::named(&plan.put.methods)),
             (true, false) => "read back: the cache cluster does not serve yet".to_owned(),
             (false, _) => "read back: the stage is not as it was put".to_owned(),
         };
         Ok(Verified {
-            holds: there && stage.available,
+            holds: there && serves,
             summary,
         })
     }
@@ -155,6 +156,16 @@ impl Reversal<Self> for CacheFallback {
         Some(action.term.temporary())
     }
 
+    async fn not_yet(
+        remediation: &Self,
+        snapshot: &Snapshot,
+        action: &Cache,
+        now: DateTime<Utc>,
+    ) -> Result<Option<String>, CacheError> {
+        let (stage, served) = remediation.aws.fares(action, now).await?;
+        Ok(plan::not_yet(&stage, snapshot, served, action))
+    }
+
     async fn revert(
         remediation: &Self,
         snapshot: &Snapshot,
@@ -165,10 +176,9 @@ impl Reversal<Self> for CacheFallback {
         let stage = aws.stage(action.rest_api(), action.name()).await?;
         let restoration = plan::restoration(&stage, snapshot);
         if !restoration.patches.is_empty() {
-            if stage.deleting {
-                return Err(CacheError::Busy {
-                    stage: action.stage.to_string(),
-                });
+            if let Some(what) = stage.status.underway() {
+                let stage = action.stage.to_string();
+                return Err(CacheError::Busy { stage, what });
             }
             for patches in plan::calls(&restoration.patches) {
                 let clearance = work.clear("put the stage back")?;

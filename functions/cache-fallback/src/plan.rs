@@ -67,6 +67,38 @@ pub struct Setting {
     pub others: Others,
 }
 
+/// How a cache cluster fares (Amazon API Gateway API Reference, "Stage", `cacheClusterStatus`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// It serves.
+    Available,
+    /// It is being made.
+    Creating,
+    /// It is being emptied.
+    Flushing,
+    /// It is being taken away.
+    Deleting,
+    /// There is none.
+    #[default]
+    None,
+    /// One that this release does not know.
+    Unknown,
+}
+
+impl Status {
+    /// What is being done to the cluster. AWS does not say which changes a stage takes meanwhile, so that none is sent.
+    #[must_use]
+    pub const fn underway(self) -> Option<&'static str> {
+        match self {
+            Self::Creating => Some("made"),
+            Self::Flushing => Some("emptied"),
+            Self::Deleting => Some("deleted"),
+            Self::Available | Self::None | Self::Unknown => None,
+        }
+    }
+}
+
 /// A stage as it was observed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Stage {
@@ -74,10 +106,8 @@ pub struct Stage {
     pub cluster: Option<String>,
     /// Whether it serves a second deployment to a part of its requests.
     pub canary: bool,
-    /// Whether the cluster serves.
-    pub available: bool,
-    /// Whether the cluster is being taken away: until it is, the stage takes no change.
-    pub deleting: bool,
+    /// How the cluster fares.
+    pub status: Status,
     /// The methods' settings, by [`key`].
     pub settings: BTreeMap<String, Setting>,
 }
@@ -289,13 +319,8 @@ pub fn plan(
     moment: &Moment<'_, CacheFallback>,
 ) -> PlannedBy<CacheFallback> {
     let stage = &observed.stage;
-    if stage.deleting {
-        return Planned::Undecided {
-            reason: format!(
-                "the cache cluster of {} is being deleted, and until it is, the stage takes no change",
-                policy.stage
-            ),
-        };
+    if stage.status == Status::Deleting {
+        return underway(policy, "deleted");
     }
     if let Some(plan) = moment.begun
         && in_place(stage, &plan.put)
@@ -367,6 +392,9 @@ pub fn plan(
             other.0
         ));
     }
+    if let Some(what) = stage.status.underway() {
+        return underway(policy, what);
+    }
     let snapshot = Snapshot {
         before: Held {
             cluster: stage.cluster.clone(),
@@ -426,6 +454,15 @@ fn changed_since(stage: &Stage, held: &Snapshot, begun: bool) -> Option<String> 
     Some(format!(
         "{changed} was changed by hand since it was put in place, and is left alone"
     ))
+}
+
+fn underway(policy: &Cache, what: &str) -> PlannedBy<CacheFallback> {
+    Planned::Undecided {
+        reason: format!(
+            "the cache cluster of {} is being {what}, and until it is, the stage is left alone",
+            policy.stage
+        ),
+    }
 }
 
 fn escalated(reason: String) -> PlannedBy<CacheFallback> {
@@ -555,7 +592,9 @@ fn put(stage: &Stage, policy: &Cache, chosen: &[&ApiMethod]) -> Put {
             .collect(),
         caching: Caching {
             enabled: true,
-            ttl_seconds: i32::try_from(policy.ttl_seconds.get()).unwrap_or(i32::MAX),
+            // An error is kept as long as any other answer.
+            ttl_seconds: i32::try_from(policy.ttl_seconds.min(policy.error_ttl_seconds).get())
+                .unwrap_or(i32::MAX),
             encrypted: policy.encrypted,
             require_authorization: policy.require_authorization_for_cache_control,
         },
@@ -580,6 +619,47 @@ fn patches(stage: &Stage, put: &Put) -> Vec<Patch> {
         patches.push(replace("/cacheClusterSize".to_owned(), &put.cluster));
     }
     patches
+}
+
+/// What a stage served in the window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Served {
+    /// Requests.
+    pub requests: u64,
+    /// Those that ended in a server error.
+    pub server_errors: u64,
+    /// Those that the cache answered.
+    pub cache_hits: u64,
+}
+
+/// Why the cache stays although the alarm is at OK: what the cache answers is no error, and an alarm on the share of
+/// errors cannot see past it.
+#[must_use]
+pub fn not_yet(
+    stage: &Stage,
+    snapshot: &Snapshot,
+    served: Served,
+    policy: &Cache,
+) -> Option<String> {
+    if restoration(stage, snapshot).patches.is_empty() {
+        return None;
+    }
+    if let Some(what) = stage.status.underway() {
+        return Some(format!(
+            "the cache cluster is being {what}, and until it is, the stage is left alone"
+        ));
+    }
+    let reached = served.requests.saturating_sub(served.cache_hits);
+    // Errors that the cache keeps are among them, and are no requests that reached the backend.
+    let failed = served.server_errors.min(reached);
+    #[allow(clippy::cast_precision_loss)] // Counts of minutes.
+    let fails = reached > 0 && failed as f64 >= policy.recovered_below * reached as f64;
+    fails.then(|| {
+        format!(
+            "of the {} requests in {} s the cache answered {}, and {failed} of the {reached} that it did not answer ended in a server error",
+            served.requests, policy.window_seconds, served.cache_hits
+        )
+    })
 }
 
 /// What puts a stage back.

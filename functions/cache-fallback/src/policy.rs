@@ -12,7 +12,7 @@ use shared::policy::{Action, Term};
 const LONGEST_TTL: u32 = 3_600;
 
 /// One stage of a REST API.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cache {
     /// The stage, by ARN: `arn:aws:apigateway:<region>::/restapis/<api>/stages/<stage>`.
@@ -22,9 +22,13 @@ pub struct Cache {
     /// Memory of the cache cluster in GB. A cluster that is there already keeps its size.
     #[serde(default)]
     pub size_gb: Size,
-    /// How long an answer is served from the cache, 1 to 3,600 s. Errors are kept as long, so keep it short.
+    /// How long an answer is served from the cache, 1 to 3,600 s, as far as `error_ttl_seconds` allows.
     #[serde(default = "one_minute")]
     pub ttl_seconds: NonZeroU32,
+    /// How long an error may be served from the cache, 1 to 3,600 s. API Gateway keeps errors as long as other answers, so
+    /// that the lesser of the two is put.
+    #[serde(default = "one_minute")]
+    pub error_ttl_seconds: NonZeroU32,
     /// Whether the cached answers are encrypted.
     #[serde(default = "yes")]
     pub encrypted: bool,
@@ -34,6 +38,10 @@ pub struct Cache {
     /// How far back requests are counted, 60 to 3,600 s, in whole minutes.
     #[serde(default = "five_minutes")]
     pub window_seconds: NonZeroU32,
+    /// The share of server errors, above 0 up to 1, among the requests that the cache does not answer, below which the
+    /// backend counts as well again. From it on, the cache stays when the alarm is back at OK, within its term.
+    #[serde(default = "one_in_twenty")]
+    pub recovered_below: f64,
     /// How long it stays.
     #[serde(default)]
     pub term: Term,
@@ -140,6 +148,11 @@ const fn five_minutes() -> NonZeroU32 {
     }
 }
 
+/// As the template's alarm has it, unless its parameter says otherwise.
+const fn one_in_twenty() -> f64 {
+    0.05
+}
+
 const fn yes() -> bool {
     true
 }
@@ -205,10 +218,18 @@ impl Action for Cache {
                 return Err(format!("resources has {path} twice"));
             }
         }
-        if self.ttl_seconds.get() > LONGEST_TTL {
+        for (name, ttl) in [
+            ("ttl_seconds", self.ttl_seconds),
+            ("error_ttl_seconds", self.error_ttl_seconds),
+        ] {
+            if ttl.get() > LONGEST_TTL {
+                return Err(format!("{name} is {ttl}; it must be 1 to {LONGEST_TTL}"));
+            }
+        }
+        if !(self.recovered_below > 0.0 && self.recovered_below <= 1.0) {
             return Err(format!(
-                "ttl_seconds is {}; it must be 1 to {LONGEST_TTL}",
-                self.ttl_seconds
+                "recovered_below is {}; it must be above 0, and 1 at most, as in 0.05",
+                self.recovered_below
             ));
         }
         let window = self.window_seconds.get();
@@ -250,13 +271,14 @@ mod tests {
     fn an_error_is_kept_for_a_minute_at_most_unless_the_policy_says_otherwise() {
         let cache: Cache = serde_json::from_value(least()).unwrap();
         assert_eq!(cache.ttl_seconds.get(), 60);
+        assert_eq!(cache.error_ttl_seconds.get(), 60);
         assert_eq!(cache.window_seconds.get(), 300);
     }
 
     #[test]
     fn what_cannot_be_carried_out_is_refused_by_name() {
         type Change = fn(&mut Value);
-        let cases: [(Change, &str); 9] = [
+        let cases: [(Change, &str); 12] = [
             (
                 |v| v["stage"] = json!("arn:aws:apigateway:eu-west-1::/apis/a1/stages/prod"),
                 "HTTP or WebSocket API, and those have no cache; put a CloudFront",
@@ -278,7 +300,22 @@ mod tests {
                 |v| v["resources"] = json!([{"path": "/a", "methods": ["POST"]}]),
                 "unknown variant `POST`",
             ),
-            (|v| v["ttl_seconds"] = json!(3601), "1 to 3600"),
+            (
+                |v| v["ttl_seconds"] = json!(3601),
+                "ttl_seconds is 3601; it must be 1 to 3600",
+            ),
+            (
+                |v| v["error_ttl_seconds"] = json!(3601),
+                "error_ttl_seconds is 3601",
+            ),
+            (
+                |v| v["recovered_below"] = json!(0),
+                "above 0, and 1 at most",
+            ),
+            (
+                |v| v["recovered_below"] = json!(1.01),
+                "above 0, and 1 at most",
+            ),
             (|v| v["size_gb"] = json!("2"), "unknown variant `2`"),
             (
                 |v| v["term"] = json!({"expires_after_seconds": 20_000}),

@@ -32,7 +32,7 @@ mod given;
 use std::collections::{BTreeMap, BTreeSet};
 
 use cache_fallback::method::{Access, Authorizer, Declared, Integration, described};
-use cache_fallback::plan::{Observed, Stage, key};
+use cache_fallback::plan::{Observed, Stage, Status, key};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use proptest::test_runner::{Config, TestError, TestRunner};
@@ -346,7 +346,7 @@ fn decided(api: &Api) -> (Vec<String>, Stage) {
     });
     let stage = Stage {
         cluster: Some("0.5".into()),
-        available: true,
+        status: Status::Available,
         settings: settings.collect(),
         ..bare()
     };

@@ -9,8 +9,8 @@ mod given;
 
 use cache_fallback::CacheFallback;
 use cache_fallback::plan::{
-    ApiMethod, Caching, Observed, Op, Others, Patch, Plan, Setting, Snapshot, Stage, calls,
-    in_place, key, named, restoration,
+    ApiMethod, Caching, Observed, Op, Others, Patch, Plan, Served, Setting, Snapshot, Stage,
+    Status, calls, in_place, key, named, not_yet, restoration,
 };
 use cache_fallback::policy::{Cache, Method};
 use proptest::prelude::*;
@@ -351,14 +351,90 @@ fn a_backend_that_is_dead_or_not_asked_gets_no_cache() {
     }
 }
 
-/// What a restoration took away is gone within minutes; until then the stage takes no change.
+/// What is being done to a cluster is over within minutes; until then the stage is left alone.
 #[test]
-fn a_stage_whose_cluster_is_being_deleted_is_looked_at_again() {
-    let mut deleting = observed();
-    deleting.stage.deleting = true;
-    match decide(&deleting, None) {
-        Planned::Undecided { reason } => assert!(reason.contains("is being deleted"), "{reason}"),
-        other => panic!("{other:?}"),
+fn a_stage_to_whose_cluster_something_is_being_done_is_looked_at_again() {
+    for (status, words) in [
+        (Status::Deleting, "is being deleted"),
+        (Status::Creating, "is being made"),
+        (Status::Flushing, "is being emptied"),
+    ] {
+        let mut busy = observed();
+        busy.stage.status = status;
+        match decide(&busy, None) {
+            Planned::Undecided { reason } => assert!(reason.contains(words), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    for status in [Status::None, Status::Available, Status::Unknown] {
+        let mut still = observed();
+        still.stage.status = status;
+        acts(decide(&still, None));
+    }
+}
+
+/// A stage that is cached, and what it was before.
+fn cached() -> (Stage, Snapshot) {
+    let (plan, snapshot) = acts(decide(&observed(), None));
+    let stage = Stage {
+        status: Status::Available,
+        ..patched(&observed().stage, &plan.patches)
+    };
+    (stage, snapshot.unwrap())
+}
+
+/// API Gateway keeps errors like any other answer.
+#[test]
+fn an_error_is_kept_no_longer_than_the_policy_allows_for_errors() {
+    for (ttl, error_ttl, put) in [(60, 60, 60), (3_600, 60, 60), (5, 60, 5), (600, 300, 300)] {
+        let mut policy = policy();
+        policy.ttl_seconds = ttl.try_into().unwrap();
+        policy.error_ttl_seconds = error_ttl.try_into().unwrap();
+        let (plan, _) = acts(decide_under(&policy, &observed(), None, None));
+        assert_eq!(plan.put.caching.ttl_seconds, put);
+    }
+}
+
+#[test]
+fn the_cache_stays_while_what_it_does_not_answer_fails() {
+    let (stage, snapshot) = cached();
+    let served = |requests, server_errors, cache_hits| Served {
+        requests,
+        server_errors,
+        cache_hits,
+    };
+    let why = |served| not_yet(&stage, &snapshot, served, &policy());
+    // 2 in 100 for the alarm, 2 in 10 for the backend.
+    let told = why(served(100, 2, 90)).unwrap();
+    assert!(
+        told.contains("2 of the 10 that it did not answer ended in a server error"),
+        "{told}"
+    );
+    // An error that the cache keeps is counted with each answer, and counts as no more than all.
+    let told = why(served(100, 60, 90)).unwrap();
+    assert!(told.contains("10 of the 10"), "{told}");
+    assert!(why(served(1_000, 50, 0)).is_some());
+    for well in [
+        (1_000, 49, 0),
+        (1_000, 4, 900),
+        (100, 0, 90),
+        (100, 5, 100),
+        (0, 0, 0),
+    ] {
+        assert_eq!(why(served(well.0, well.1, well.2)), None, "{well:?}");
+    }
+    let all_fail = served(10, 10, 0);
+    // What is not there cannot stay.
+    let undone = not_yet(&observed().stage, &snapshot, all_fail, &policy());
+    assert_eq!(undone, None);
+    let mut busy = stage.clone();
+    for (status, words) in [
+        (Status::Creating, "being made"),
+        (Status::Flushing, "being emptied"),
+    ] {
+        busy.status = status;
+        let told = not_yet(&busy, &snapshot, served(0, 0, 0), &policy()).unwrap();
+        assert!(told.contains(words), "{told}");
     }
 }
 
@@ -531,7 +607,11 @@ fn stages() -> impl Strategy<Value = Stage> {
         proptest::collection::btree_map(keys, settings(), 0..4),
     )
         .prop_map(|(cluster, settings)| Stage {
-            available: cluster.is_some(),
+            status: if cluster.is_some() {
+                Status::Available
+            } else {
+                Status::None
+            },
             cluster,
             settings,
             ..bare()

@@ -202,6 +202,21 @@ fn term(snapshot: &Snapshot, alarms: &Alarms, terms: Terms, now: DateTime<Utc>) 
     Duty::Wait
 }
 
+/// Until when what fell due may stay at most, if the remediation has a reason for it: only while all alarms are at OK,
+/// where it has a term that is not over and a policy that names it, and where nobody has begun to take it back.
+#[must_use]
+pub fn may_stay_until(
+    facts: &Facts,
+    alarms: &Alarms,
+    terms: Terms,
+    now: DateTime<Utc>,
+) -> Option<DateTime<Utc>> {
+    let at_most = terms.temporary?.at_most;
+    let end = facts.snapshot()?.ends_by(at_most);
+    let calm = alarms.ok_since.is_some() && alarms.in_alarm.is_empty();
+    (terms.listed && calm && facts.record.is_none() && now < end).then_some(end)
+}
+
 /// Whether a human is to be told that what fell due is not taken back.
 #[must_use]
 pub fn is_to_be_told(facts: &Facts, now: DateTime<Utc>) -> bool {

@@ -362,6 +362,20 @@ pub trait Reversal<R: Remediation>: 'static {
     /// How long what `apply` puts in place stays; `None` for what stays until the alarm is back at OK.
     fn term(action: &R::Action) -> Option<Temporary>;
 
+    /// Why what is in place should stay for now although its alarms have been at OK for long enough, such as that the
+    /// alarm cannot see what it hides; `None` for no reason. Asked before it is begun to take it back, and again at each
+    /// look of the schedule. It never stays beyond the most that its term allows, nor where the policy names the target
+    /// no more. An error counts as no reason.
+    fn not_yet(
+        remediation: &R,
+        snapshot: &Self::Snapshot,
+        action: &R::Action,
+        now: DateTime<Utc>,
+    ) -> impl Future<Output = Result<Option<String>, R::Error>> + Send {
+        let _ = (remediation, snapshot, action, now);
+        async { Ok(None) }
+    }
+
     /// Restores what `snapshot` holds, leaving alone what someone changed since. Right when it is begun anew after
     /// it died at any point.
     fn revert(

@@ -25,7 +25,7 @@ use crate::runtime::refuse::Refusing;
 use crate::runtime::steps::Steps;
 
 /// When the schedule comes for what could not be decided yet, at the latest.
-const UNDECIDED_FOR: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
+pub(super) const UNDECIDED_FOR: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
 
 /// How often a look at what was done is tried again.
 const READ_BACKS: u32 = 3;
@@ -306,6 +306,11 @@ impl<R: Remediation> Runtime<R> {
             };
             return self.refuse(run, &read.facts, refusing).await;
         }
+        if let Some(end) = duty::may_stay_until(&read.facts, &read.alarms, terms, now)
+            && let Some(reason) = self.not_yet(run, &read.facts).await
+        {
+            return self.stays(run, &read.facts, &reason, end).await;
+        }
         Decided::Restore(Box::new((read.facts, grounds, read.alarms.in_alarm)))
     }
 
@@ -348,7 +353,7 @@ impl<R: Remediation> Runtime<R> {
                 at,
             ),
             Recovery::Now => {
-                let reason = "the alarm is back to OK; what is in place is taken back now";
+                let reason = "the alarm is back to OK; what is in place is due to be taken back";
                 let taken_back = facts.snapshot().cloned();
                 let noted = Refusing {
                     goes_on: true,

@@ -1,10 +1,14 @@
-//! Taking back what is in place: claim, revert, read back; the snapshot goes only when nothing of it is left.
+//! Taking back what is in place, unless there is a reason to keep it for now: claim, revert, read back; the snapshot goes
+//! only when nothing of it is left.
 
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use crate::backoff;
 use crate::guard::Grounds;
-use crate::guard::next;
+use crate::guard::decide::time;
+use crate::guard::{duty, next};
+use crate::ledger::difference::Commit;
 use crate::ledger::items::{Facts, Snapshot, Status};
 use crate::ledger::permit::Permit;
 use crate::ledger::timeline::{Entry, Kind};
@@ -12,9 +16,9 @@ use crate::outcome::{Outcome, Report, Rule, StepName};
 use crate::remediation::{Failure as _, Remediation, Reversal, Reverted, Verified, value};
 use crate::runtime::claim::{Claimed, Claiming};
 use crate::runtime::conclude::unwritten;
-use crate::runtime::decide::patiently;
+use crate::runtime::decide::{UNDECIDED_FOR, patiently};
 use crate::runtime::engine::Runtime;
-use crate::runtime::job::{Run, Told};
+use crate::runtime::job::{Decided, Run, Told};
 use crate::runtime::plan::in_place;
 use crate::runtime::reads::Reads;
 use crate::runtime::steps::Steps;
@@ -69,6 +73,72 @@ impl<R: Remediation> Runtime<R> {
             self.end_of_restoration(run, &permit, &snapshot, report)
                 .await,
         )
+    }
+
+    /// Why what is in place stays although it is due; nothing where that cannot be told.
+    pub(super) async fn not_yet(&self, run: &Run<'_, R>, facts: &Facts) -> Option<String> {
+        let found = in_place::<R>(facts).ok()??.snapshot;
+        let now = self.suite.clock.now();
+        let action = &run.target.action;
+        <R::Reversal as Reversal<R>>::not_yet(&self.remediation, &found, action, now)
+            .await
+            .inspect_err(
+                |error| tracing::warn!(%error, "whether it should stay for now cannot be told"),
+            )
+            .ok()?
+    }
+
+    /// Tells that what is due stays for now, once and then every hour.
+    pub(super) async fn stays(
+        &self,
+        run: &Run<'_, R>,
+        facts: &Facts,
+        reason: &str,
+        end: DateTime<Utc>,
+    ) -> Decided<R> {
+        let now = self.suite.clock.now();
+        if !duty::is_to_be_told(facts, now) {
+            return Decided::Left;
+        }
+        let incident_id = next::incident_of(facts, &run.place, true);
+        let report = Report {
+            incident_id: Some(incident_id.clone()),
+            ..run.report(Outcome::Pending {
+                reason: format!(
+                    "what is in place stays although the alarm is back to OK: {reason}; it is taken back by {} at the latest",
+                    time(end)
+                ),
+                check_again_at: now + UNDECIDED_FOR,
+                continuation: None,
+            })
+        };
+        let mut after = facts.clone();
+        if let Some(standing) = &mut after.standing {
+            standing.told_at = Some(now);
+            standing.version += 1;
+        }
+        let entry = Entry {
+            kind: Kind::Pending,
+            summary: report.outcome.reason().to_owned(),
+            detail: Value::Null,
+        };
+        let commit = Commit {
+            place: &run.place,
+            before: facts,
+            after: &after,
+            incident_id: &incident_id,
+            entries: std::slice::from_ref(&entry),
+            watch: None,
+            told: Some(&report),
+        };
+        match self.suite.ledger.commit(&commit, now).await {
+            Ok(Some(untold)) => Decided::Over(Box::new(Told {
+                untold,
+                ..Told::new(report)
+            })),
+            Ok(None) => Decided::Again,
+            Err(error) => Decided::Over(run.failed(&error, error.is_transient())),
+        }
     }
 
     /// Reverts, and reads back that nothing of what was put in place is left.

@@ -5,11 +5,11 @@ use proptest::prelude::*;
 use serde_json::json;
 use shared::alarm::State;
 use shared::guard::LiveAlarm;
-use shared::guard::duty::{Alarms, Duty, Terms, duty, is_to_be_told};
-use shared::ledger::items::{Facts, OpenRun, Settling, Snapshot, Standing};
+use shared::guard::duty::{Alarms, Duty, Terms, duty, is_to_be_told, may_stay_until};
+use shared::ledger::items::{Facts, OpenRun, Settling, Snapshot, Standing, Status};
 use shared::policy::Temporary;
 
-use crate::case::{ALARM, event, lease};
+use crate::case::{ALARM, event, lease, record};
 
 fn at(minute: i64) -> DateTime<Utc> {
     crate::case::at(minute * 60)
@@ -110,6 +110,44 @@ fn the_longest_term_counts_from_when_it_was_in_place() {
     for (minute, due) in [(225, Duty::Renew(at(250))), (250, Duty::Restore(at(160)))] {
         assert_eq!(duty(&facts, &alarming(), LISTED, at(minute)), due);
     }
+}
+
+/// What a remediation has a reason to keep.
+#[test]
+fn what_fell_due_may_stay_within_its_term_while_every_alarm_is_at_ok() {
+    let unlisted = Terms {
+        listed: false,
+        ..LISTED
+    };
+    let lasting = Terms {
+        temporary: None,
+        ..LISTED
+    };
+    let unknown = Alarms::default();
+    let cases = [
+        (ok_since(105), LISTED, 115, true),
+        (ok_since(105), LISTED, 219, true),
+        (ok_since(105), LISTED, 220, false),
+        (ok_since(105), unlisted, 115, false),
+        (ok_since(105), lasting, 115, false),
+        (alarming(), LISTED, 115, false),
+        (unknown, LISTED, 115, false),
+    ];
+    for (alarms, terms, minute, may) in cases {
+        let until = may_stay_until(&in_place(160), &alarms, terms, at(minute));
+        assert_eq!(until, may.then(|| at(220)), "{alarms:?} {terms:?} {minute}");
+    }
+    let none = may_stay_until(&Facts::default(), &ok_since(105), LISTED, at(115));
+    assert_eq!(none, None);
+    // What was begun is ended.
+    let begun = Facts {
+        record: Some(record(Status::InProgress, "request-1", 0, 1)),
+        ..in_place(160)
+    };
+    assert_eq!(
+        may_stay_until(&begun, &ok_since(105), LISTED, at(116)),
+        None
+    );
 }
 
 #[test]

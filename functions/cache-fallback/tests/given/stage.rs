@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 
 use cache_fallback::CacheFallback;
-use cache_fallback::plan::{Caching, Observed, Others, Plan, Setting, Snapshot, Stage, plan};
+use cache_fallback::plan::{
+    Caching, Observed, Others, Plan, Setting, Snapshot, Stage, Status, plan,
+};
 use cache_fallback::policy::Cache;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -72,8 +74,7 @@ pub(crate) fn bare() -> Stage {
     Stage {
         cluster: None,
         canary: false,
-        available: false,
-        deleting: false,
+        status: Status::None,
         settings: BTreeMap::new(),
     }
 }
