@@ -269,7 +269,7 @@ async fn kept(world: &World, term: Value) -> Result<(Staged<'_>, Proxy, Shown)> 
     let original = staged.shown().await?;
     let proxy = Proxy::start(&world.cloud).await?;
     cached(&staged, &proxy).await?;
-    let words = "stays although the alarm is back to OK: of the 1000 requests in 300 s the cache answered 0";
+    let words = "stays although the alarm is back to OK: of the 1000 requests in 300 s 0 were answered by the cache";
     is(&recovers(&staged, &proxy).await?, "Pending", words)?;
     assert!(staged.shown().await?.cluster);
     Ok((staged, proxy, original))
@@ -325,6 +325,82 @@ async fn a_cluster_that_is_still_being_made_is_taken_away_once_it_is_there() -> 
         is(&look.finish().await?.report()?, "Applied", "as before")?;
         assert_eq!(staged.shown().await?, original);
         world.holds_no_snapshot().await
+    })
+    .await
+}
+
+/// An API whose `GET /orders` may not be cached, and whose policy names limits for that.
+async fn uncacheable(world: &World) -> Result<Staged<'_>> {
+    let mut staged = failing(world).await?;
+    staged.authorize().await?;
+    staged.deploy().await?;
+    let action = &mut staged.policy["targets"][0]["action"];
+    action["throttle"] = json!({"rate_limit": 100, "burst_limit": 40});
+    world.put_policy(&staged.policy).await?;
+    Ok(staged)
+}
+
+#[tokio::test]
+async fn what_may_not_be_cached_is_throttled_and_its_limits_come_back_exactly() -> Result {
+    scenario("throttled", async |world| {
+        let staged = uncacheable(world).await?;
+        let before = [
+            ("/*/*/logging/loglevel", "ERROR"),
+            ("/~1orders/GET/throttling/burstLimit", "20"),
+        ];
+        staged.set(&before).await?;
+        let original = staged.shown().await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let report = staged.run(&proxy).finish().await?.report()?;
+        is(
+            &report,
+            "Applied",
+            "throttled: GET /orders, GET /orders/{id}",
+        )?;
+        let why = report["plan"]["why"].as_str().unwrap_or_default();
+        assert!(
+            why.contains("; throttled, not cached: GET /orders"),
+            "{why}"
+        );
+        let throttled = staged.shown().await?;
+        assert!(
+            !throttled.cluster && throttled.settings.len() == 3,
+            "{throttled:?}"
+        );
+        for (key, setting) in &throttled.settings {
+            let own = key != "*/*";
+            let burst = if key.contains("{id}") { 40 } else { 20 };
+            assert!(
+                !own || setting.throttling_burst_limit() == burst,
+                "{key} {setting:?}"
+            );
+            let rate = setting.throttling_rate_limit();
+            assert!(!own || rate.total_cmp(&100.0).is_eq(), "{key} {setting:?}");
+            assert!(!setting.caching_enabled(), "{key} {setting:?}");
+        }
+        is(&recovers(&staged, &proxy).await?, "Applied", "as before")?;
+        assert_eq!(staged.shown().await?, original);
+        world.holds_no_snapshot().await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_limit_that_was_changed_by_hand_meanwhile_stays_and_is_told() -> Result {
+    scenario("throttled-by-hand", async |world| {
+        let staged = uncacheable(world).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let report = staged.run(&proxy).finish().await?.report()?;
+        is(&report, "Applied", "throttled")?;
+        let human = [("/~1orders/GET/throttling/rateLimit", "7")];
+        staged.set(&human).await?;
+        let words = "left alone: the throttling of ~1orders/GET, which was changed";
+        is(&recovers(&staged, &proxy).await?, "Applied", words)?;
+        let after = staged.shown().await?;
+        assert_eq!(after.settings.len(), 1, "{after:?}");
+        let kept = after.settings.values().next().during("the human's")?;
+        assert!(kept.throttling_rate_limit().total_cmp(&7.0).is_eq());
+        Ok(())
     })
     .await
 }

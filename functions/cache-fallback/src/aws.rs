@@ -191,7 +191,7 @@ impl Aws {
 
     /// What the stage served in the window.
     ///
-    /// API Gateway counts requests, server errors and what the cache answered under `ApiName` and `Stage`
+    /// API Gateway counts requests, errors and what the cache answered under `ApiName` and `Stage`
     /// (API Gateway Developer Guide, "Amazon API Gateway dimensions and metrics").
     async fn served(
         &self,
@@ -206,6 +206,7 @@ impl Aws {
             .metric_data_queries(query("requests", "Count"))
             .metric_data_queries(query("errors", "5XXError"))
             .metric_data_queries(query("hits", "CacheHitCount"))
+            .metric_data_queries(query("refused", "4XXError"))
             .send()
             .await
             .map_err(|error| failed("cloudwatch:GetMetricData", policy.stage.as_str(), &error))?;
@@ -220,6 +221,7 @@ impl Aws {
             requests: sum("requests"),
             server_errors: sum("errors"),
             cache_hits: sum("hits"),
+            client_errors: sum("refused"),
         })
     }
 

@@ -1,5 +1,5 @@
-//! Turns the cache of a REST API's stage on for chosen methods, to take load off a backend that fails in part, and
-//! puts the stage back as it was afterwards.
+//! Turns the cache of a REST API's stage on for chosen methods, or lowers the limits on their requests, to take load off
+//! a backend that fails in part, and puts the stage back as it was afterwards.
 //!
 //! The story of a run: [`aws`] observes the stage, [`export`] reads the methods that it serves, [`plan`] decides
 //! whether caching is safe and of use, [`aws`] sends the changes in as many calls as it takes, and
@@ -12,6 +12,9 @@ pub mod method;
 pub mod plan;
 pub mod policy;
 pub mod template;
+pub mod throttle;
+
+use std::collections::BTreeMap;
 
 use aws_config::SdkConfig;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -25,8 +28,9 @@ use shared::remediation::{
 
 use crate::aws::Aws;
 use crate::error::CacheError;
-use crate::plan::{Observed, Patch, Plan, Snapshot, Status, in_place};
+use crate::plan::{Observed, Patch, Plan, Put, Snapshot, Status, in_place};
 use crate::policy::Cache;
+use crate::throttle::Lowered;
 
 /// The remediation's name.
 pub const NAME: &str = "cache-fallback";
@@ -51,7 +55,7 @@ impl CacheFallback {
 }
 
 /// What was done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Evidence {
     /// Caching was turned on.
@@ -61,6 +65,13 @@ pub enum Evidence {
         /// The size of the cache cluster.
         cluster_gb: String,
         /// Why.
+        why: String,
+    },
+    /// Limits were lowered.
+    Throttled {
+        /// The settings, by [`plan::key`].
+        throttled: BTreeMap<String, Lowered>,
+        /// Why, and why nothing is cached.
         why: String,
     },
     /// The stage was put back.
@@ -105,25 +116,38 @@ impl Remediation for CacheFallback {
     ) -> Result<Done<Self>, CacheError> {
         // The patches say what shall be, so that sending them again changes nothing.
         for patches in plan::calls(&plan.patches) {
-            let clearance = work.clear("turn the cache on")?;
+            let clearance = work.clear("change the stage")?;
             self.aws
                 .patch(&plan.rest_api, &plan.stage, patches, clearance)
                 .await?;
         }
-        let methods = plan::named(&plan.put.methods);
+        let put = match &plan.put {
+            Put::Cache(put) => put,
+            Put::Throttle(put) => {
+                let evidence = Evidence::Throttled {
+                    throttled: put.lowered.clone(),
+                    why: plan.why.clone(),
+                };
+                return Ok(Done {
+                    evidence: Some(evidence),
+                    ..Done::new(End::Finished, plan.put.told())
+                });
+            }
+        };
         let end = End::Settling {
             reason: "the cache cluster is being made".to_owned(),
             check_again_at: work.now() + CLUSTER_COMES_WITHIN,
         };
+        let methods = plan::named(&put.methods);
         Ok(Done {
             evidence: Some(Evidence::Cached {
-                cached: plan.put.methods.clone(),
-                cluster_gb: plan.put.cluster.clone(),
+                cached: put.methods.clone(),
+                cluster_gb: put.cluster.clone(),
                 why: plan.why.clone(),
             }),
             notes: vec![format!(
                 "the cache cluster of {} GB costs by the hour until it is taken away",
-                plan.put.cluster
+                put.cluster
             )],
             ..Done::new(end, format!("caching was turned on for {methods}"))
         })
@@ -136,9 +160,9 @@ impl Remediation for CacheFallback {
     ) -> Result<Verified, CacheError> {
         let stage = self.aws.stage(&plan.rest_api, &plan.stage).await?;
         let there = in_place(&stage, &plan.put);
-        let serves = stage.status == Status::Available;
+        let serves = matches!(plan.put, Put::Throttle(_)) || stage.status == Status::Available;
         let summary = match (there, serves) {
-            (true, true) => format!("read back, cached: {}", plan::named(&plan.put.methods)),
+            (true, true) => format!("read back, {}", plan.put.told()),
             (true, false) => "read back: the cache cluster does not serve yet".to_owned(),
             (false, _) => "read back: the stage is not as it was put".to_owned(),
         };

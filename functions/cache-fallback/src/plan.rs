@@ -8,9 +8,10 @@ use shared::remediation::{Moment, Planned, PlannedBy};
 
 use crate::CacheFallback;
 use crate::policy::{Cache, Method};
+use crate::throttle::{self, Throttled};
 
 /// The key of the settings that hold where a method has none of its own.
-const EVERY_METHOD: &str = "*/*";
+pub(crate) const EVERY_METHOD: &str = "*/*";
 /// What API Gateway shows as the throttling of a method that nobody throttles: the quotas of accounts, or none.
 const NOT_THROTTLED: [(i32, f64); 3] = [(5_000, 10_000.0), (1_250, 2_500.0), (-1, -1.0)];
 const LOGS_NOTHING: &str = "OFF";
@@ -47,7 +48,7 @@ pub struct Others {
 }
 
 impl Others {
-    fn are_defaults(&self) -> bool {
+    pub(crate) fn are_defaults(&self) -> bool {
         self.without_permission.is_none()
             && !self.metrics
             && !self.data_trace
@@ -180,13 +181,44 @@ pub struct Held {
 pub struct Snapshot {
     /// What was there.
     pub before: Held,
-    /// How the methods are cached by us.
+    /// What was put in its place.
     pub put: Put,
 }
 
-/// What is put in place.
+/// What is put in place. A ledger of before there were two holds the one without its name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Put {
+#[serde(untagged)]
+pub enum Put {
+    /// Methods are cached.
+    Cache(Cached),
+    /// Limits are lowered.
+    Throttle(Throttled),
+}
+
+impl Put {
+    /// The settings that it changes, by [`key`].
+    #[must_use]
+    pub fn keys(&self) -> Vec<String> {
+        match self {
+            Self::Cache(cached) => cached.methods.clone(),
+            Self::Throttle(throttled) => throttled.lowered.keys().cloned().collect(),
+        }
+    }
+
+    /// What it does, for a reader: `cached: GET /orders`.
+    #[must_use]
+    pub fn told(&self) -> String {
+        let does = match self {
+            Self::Cache(_) => "cached",
+            Self::Throttle(_) => "throttled",
+        };
+        format!("{does}: {}", named(&self.keys()))
+    }
+}
+
+/// How methods are cached.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cached {
     /// The size of the cache cluster.
     pub cluster: String,
     /// The methods, by [`key`].
@@ -208,7 +240,7 @@ pub struct Plan {
     pub patches: Vec<Patch>,
     /// What they amount to.
     pub put: Put,
-    /// Why: the requests and their errors.
+    /// Why: the requests and their errors, and why nothing is cached where limits are lowered instead.
     pub why: String,
 }
 
@@ -222,13 +254,16 @@ pub fn key(path: &str, method: &str) -> String {
 #[must_use]
 pub fn named(keys: &[String]) -> String {
     let named = keys.iter().map(|key| {
+        if key == EVERY_METHOD {
+            return "every method without settings of its own".to_owned();
+        }
         let (path, method) = key.rsplit_once('/').unwrap_or((key, ""));
         format!("{method} {}", path.replace("~1", "/").replace("~0", "~"))
     });
     named.collect::<Vec<_>>().join(", ")
 }
 
-fn replace(path: String, value: &impl ToString) -> Patch {
+pub(crate) fn replace(path: String, value: &impl ToString) -> Patch {
     Patch {
         op: Op::Replace,
         path,
@@ -269,7 +304,7 @@ pub fn calls(patches: &[Patch]) -> Vec<&[Patch]> {
     calls
 }
 
-fn caching_patches(key: &str, caching: Caching) -> [Patch; 4] {
+pub(crate) fn caching_patches(key: &str, caching: Caching) -> [Patch; 4] {
     let path = |field: &str| format!("/{key}/caching/{field}");
     [
         replace(path("enabled"), &caching.enabled),
@@ -282,7 +317,7 @@ fn caching_patches(key: &str, caching: Caching) -> [Patch; 4] {
     ]
 }
 
-fn other_patches(key: &str, others: &Others) -> Vec<Patch> {
+pub(crate) fn other_patches(key: &str, others: &Others) -> Vec<Patch> {
     let path = |field: &str| format!("/{key}/{field}");
     let strategy = others.without_permission.iter();
     let strategy = strategy.map(|strategy| {
@@ -304,11 +339,16 @@ fn other_patches(key: &str, others: &Others) -> Vec<Patch> {
 /// Whether the stage is as `put` leaves it.
 #[must_use]
 pub fn in_place(stage: &Stage, put: &Put) -> bool {
-    stage.cluster.as_ref() == Some(&put.cluster)
-        && put.methods.iter().all(|key| {
-            let setting = stage.settings.get(key);
-            setting.is_some_and(|setting| setting.caching == put.caching)
-        })
+    match put {
+        Put::Cache(put) => {
+            stage.cluster.as_ref() == Some(&put.cluster)
+                && put.methods.iter().all(|key| {
+                    let setting = stage.settings.get(key);
+                    setting.is_some_and(|setting| setting.caching == put.caching)
+                })
+        }
+        Put::Throttle(put) => throttle::in_place(stage, put),
+    }
 }
 
 /// Decides.
@@ -336,20 +376,26 @@ pub fn plan(
         if in_place(stage, &held.put) {
             return Planned::InPlace {
                 reason: format!(
-                    "cached already, and kept as it was put: {}; what the policy says now counts from the next fallback",
-                    named(&held.put.methods)
+                    "in place already, and kept as it was put, {}; what the policy says now counts from the next fallback",
+                    held.put.told()
                 ),
             };
         }
-        if let Some(reason) = changed_since(stage, held, moment.begun.is_some()) {
+        let begun = moment.begun.is_some();
+        let changed = match &held.put {
+            Put::Cache(put) => changed_since(stage, &held.before, put, begun),
+            Put::Throttle(put) => throttle::changed_since(stage, &held.before, put, begun),
+        };
+        if let Some(reason) = changed {
             return Planned::InPlace { reason };
         }
     }
-    let chosen = match chosen(observed, policy) {
+    // Of what an attempt has lowered already, nothing would be left to lower.
+    let unlowered = held.and_then(|held| throttle::as_before(observed, held));
+    let (put, instead_of) = match chosen_lever(unlowered.as_ref().unwrap_or(observed), policy) {
         Ok(chosen) => chosen,
-        Err(reason) => return escalated(reason),
+        Err(planned) => return *planned,
     };
-    let put = put(stage, policy, &chosen);
     if held.is_some_and(|held| held.put != put) {
         return escalated(format!(
             "the policy or {} was changed since an attempt that put nothing in place, and what it noted to restore would not fit; the note goes once the alarm is at OK, and the next alarm starts anew",
@@ -358,70 +404,124 @@ pub fn plan(
     }
     if in_place(stage, &put) {
         return Planned::InPlace {
-            reason: format!("{} caches {} already", policy.stage, named(&put.methods)),
+            reason: format!("{} is as it would be put, {}", policy.stage, put.told()),
         };
-    }
-    if observed.requests == 0 {
-        return Planned::Nothing {
-            reason: format!(
-                "CloudWatch counts no request to {} in {} s, so that it cannot be told whether a cache would help; check that the alarm watches this stage",
-                policy.stage, policy.window_seconds
-            ),
-        };
-    }
-    let succeeded = observed.requests.saturating_sub(observed.server_errors);
-    let why = format!(
-        "{} of {} requests in {} s ended in a server error",
-        observed.server_errors, observed.requests, policy.window_seconds
-    );
-    if succeeded == 0 {
-        return Planned::Nothing {
-            reason: format!(
-                "{why}, and none succeeded: a cache that starts empty cannot revive the backend; raise the maintenance page"
-            ),
-        };
-    }
-    if let Some(other) = stage
-        .settings
-        .iter()
-        .find(|(key, setting)| setting.caching.enabled && !put.methods.contains(key))
-        .filter(|_| stage.cluster.is_none())
-    {
-        return escalated(format!(
-            "the settings of {} have caching on, so that turning the cluster on would cache more than the policy names; turn caching off there, or name it in the policy",
-            other.0
-        ));
     }
     if let Some(what) = stage.status.underway() {
         return underway(policy, what);
     }
+    let settings = put.keys().into_iter().map(|key| {
+        let now = stage.settings.get(&key).cloned();
+        (key, now)
+    });
     let snapshot = Snapshot {
         before: Held {
             cluster: stage.cluster.clone(),
-            settings: put
-                .methods
-                .iter()
-                .map(|key| (key.clone(), stage.settings.get(key).cloned()))
-                .collect(),
+            settings: settings.collect(),
         },
         put: put.clone(),
     };
+    let instead_of = instead_of.map(|why| format!("; throttled, not cached: {why}"));
     Planned::Act {
         plan: Plan {
             rest_api: policy.rest_api().to_owned(),
             stage: policy.name().to_owned(),
             patches: patches(stage, &put),
             put,
-            why,
+            why: format!(
+                "{}{}",
+                why(observed, policy),
+                instead_of.unwrap_or_default()
+            ),
         },
         snapshot: Some(snapshot),
     }
 }
 
+fn why(observed: &Observed, policy: &Cache) -> String {
+    format!(
+        "{} of {} requests in {} s ended in a server error",
+        observed.server_errors, observed.requests, policy.window_seconds
+    )
+}
+
+/// What is put in place, and why it is not a cache where it could have been; or why nothing is.
+fn chosen_lever(
+    observed: &Observed,
+    policy: &Cache,
+) -> Result<(Put, Option<String>), Box<PlannedBy<CacheFallback>>> {
+    let stage = &observed.stage;
+    let cached = policy.cache.then(|| cacheable(observed, policy));
+    if let Some(Ok(put)) = &cached
+        && in_place(stage, &Put::Cache(put.clone()))
+    {
+        return Ok((Put::Cache(put.clone()), None));
+    }
+    if let (Some(Err(reason)), None) = (&cached, &policy.throttle) {
+        return Err(Box::new(escalated(reason.clone())));
+    }
+    if observed.requests == 0 {
+        return Err(nothing(format!(
+            "CloudWatch counts no request to {} in {} s, so that it cannot be told whether a cache would help; check that the alarm watches this stage",
+            policy.stage, policy.window_seconds
+        )));
+    }
+    let succeeded = observed.requests.saturating_sub(observed.server_errors);
+    let dead = "none succeeded: a cache that starts empty cannot revive the backend";
+    let refused = match cached {
+        Some(Ok(put)) if succeeded > 0 => return Ok((Put::Cache(put), None)),
+        Some(Ok(_)) if policy.throttle.is_none() => {
+            return Err(nothing(format!(
+                "{}, and {dead}; raise the maintenance page",
+                why(observed, policy)
+            )));
+        }
+        Some(Ok(_)) => Some(dead.to_owned()),
+        Some(Err(reason)) => Some(reason),
+        None => None,
+    };
+    let Some(limits) = &policy.throttle else {
+        return Err(Box::new(escalated(refused.unwrap_or_default())));
+    };
+    let methods = wanted(observed, policy).map_err(|reason| Box::new(escalated(reason)))?;
+    let keys: Vec<String> = methods
+        .iter()
+        .map(|(method, _)| key(&method.path, &method.method))
+        .collect();
+    match throttle::put(stage, limits, &keys) {
+        Some(put) => Ok((Put::Throttle(put), refused)),
+        None => Err(nothing(format!(
+            "{} is throttled at least as low as the policy would have it{}",
+            policy.stage,
+            refused
+                .map(|why| format!(", and not cached: {why}"))
+                .unwrap_or_default()
+        ))),
+    }
+}
+
+fn nothing(reason: String) -> Box<PlannedBy<CacheFallback>> {
+    Box::new(Planned::Nothing { reason })
+}
+
+/// How the methods would be cached, or why not.
+fn cacheable(observed: &Observed, policy: &Cache) -> Result<Cached, String> {
+    let stage = &observed.stage;
+    let put = put(stage, policy, &chosen(observed, policy)?);
+    let beyond = |(key, setting): &(&String, &Setting)| {
+        setting.caching.enabled && !put.methods.contains(key)
+    };
+    match stage.settings.iter().find(beyond) {
+        Some((other, _)) if stage.cluster.is_none() => Err(format!(
+            "the settings of {other} have caching on, so that turning the cluster on would cache more than the policy names; turn caching off there, or name it in the policy"
+        )),
+        _ => Ok(put),
+    }
+}
+
 /// What a human did to a stage that is not as it was put; nothing where an attempt has begun and may never have come to
 /// its call.
-fn changed_since(stage: &Stage, held: &Snapshot, begun: bool) -> Option<String> {
-    let Snapshot { before, put } = held;
+fn changed_since(stage: &Stage, before: &Held, put: &Cached, begun: bool) -> Option<String> {
     let caching = |setting: &Setting| setting.caching;
     let now = |key: &String| stage.settings.get(key).map(caching);
     let before_of = |key: &String| {
@@ -480,6 +580,27 @@ fn chosen<'a>(observed: &'a Observed, policy: &Cache) -> Result<Vec<&'a ApiMetho
             policy.stage
         ));
     }
+    if let Some(both) = policy.resources.iter().find(|it| it.methods.len() > 1) {
+        return Err(format!(
+            "GET and HEAD of {} cannot be cached together: whether the one is served the other's entries is documented nowhere; name one of them",
+            both.path
+        ));
+    }
+    let all = wanted(observed, policy)?;
+    for (method, vouched) in &all {
+        if let Some(why) = unsafe_to_cache(observed, method, *vouched) {
+            let name = format!("{} {}", method.method, method.path);
+            return Err(format!("{name} cannot be cached: {why}"));
+        }
+    }
+    Ok(all.into_iter().map(|(method, _)| method).collect())
+}
+
+/// The methods that the policy names, and whether it vouches for them.
+fn wanted<'a>(
+    observed: &'a Observed,
+    policy: &Cache,
+) -> Result<Vec<(&'a ApiMethod, bool)>, String> {
     let mut all = Vec::new();
     for cached in &policy.resources {
         let find = |method: Method| {
@@ -488,12 +609,6 @@ fn chosen<'a>(observed: &'a Observed, policy: &Cache) -> Result<Vec<&'a ApiMetho
                 .iter()
                 .find(|found| found.path == cached.path && found.method == method.as_str())
         };
-        if cached.methods.len() > 1 {
-            return Err(format!(
-                "GET and HEAD of {} cannot be cached together: whether the one is served the other's entries is documented nowhere; name one of them",
-                cached.path
-            ));
-        }
         let found: Vec<&ApiMethod> = if cached.methods.is_empty() {
             find(Method::Get).into_iter().collect()
         } else {
@@ -522,13 +637,7 @@ fn chosen<'a>(observed: &'a Observed, policy: &Cache) -> Result<Vec<&'a ApiMetho
                 .map(|method| (method, cached.answers_all_clients_alike)),
         );
     }
-    for (method, vouched) in &all {
-        if let Some(why) = unsafe_to_cache(observed, method, *vouched) {
-            let name = format!("{} {}", method.method, method.path);
-            return Err(format!("{name} cannot be cached: {why}"));
-        }
-    }
-    Ok(all.into_iter().map(|(method, _)| method).collect())
+    Ok(all)
 }
 
 /// Why a method cannot be cached without serving one client another's answer.
@@ -580,8 +689,8 @@ fn cached_beside(observed: &Observed, method: &ApiMethod) -> Option<String> {
     others.next().map(|other| other.method.clone())
 }
 
-fn put(stage: &Stage, policy: &Cache, chosen: &[&ApiMethod]) -> Put {
-    Put {
+fn put(stage: &Stage, policy: &Cache, chosen: &[&ApiMethod]) -> Cached {
+    Cached {
         cluster: stage
             .cluster
             .clone()
@@ -606,6 +715,13 @@ fn put(stage: &Stage, policy: &Cache, chosen: &[&ApiMethod]) -> Put {
 }
 
 fn patches(stage: &Stage, put: &Put) -> Vec<Patch> {
+    match put {
+        Put::Cache(put) => cache_patches(stage, put),
+        Put::Throttle(put) => throttle::patches(stage, put),
+    }
+}
+
+fn cache_patches(stage: &Stage, put: &Cached) -> Vec<Patch> {
     let mut patches = Vec::new();
     for key in &put.methods {
         // Settings of its own take the place of those for every method, as a whole.
@@ -630,10 +746,12 @@ pub struct Served {
     pub server_errors: u64,
     /// Those that the cache answered.
     pub cache_hits: u64,
+    /// Those that ended in a client error, such as what exceeds a limit.
+    pub client_errors: u64,
 }
 
-/// Why the cache stays although the alarm is at OK: what the cache answers is no error, and an alarm on the share of
-/// errors cannot see past it.
+/// Why what is put stays although the alarm is at OK: neither what the cache answers nor what a limit turns away is a
+/// server error, and an alarm on their share cannot see past it.
 #[must_use]
 pub fn not_yet(
     stage: &Stage,
@@ -649,15 +767,22 @@ pub fn not_yet(
             "the cache cluster is being {what}, and until it is, the stage is left alone"
         ));
     }
-    let reached = served.requests.saturating_sub(served.cache_hits);
+    let (kept_back, how) = match snapshot.put {
+        Put::Cache(_) => (served.cache_hits, "were answered by the cache"),
+        Put::Throttle(_) => (
+            served.cache_hits.saturating_add(served.client_errors),
+            "were turned away or answered by the cache",
+        ),
+    };
+    let reached = served.requests.saturating_sub(kept_back);
     // Errors that the cache keeps are among them, and are no requests that reached the backend.
     let failed = served.server_errors.min(reached);
     #[allow(clippy::cast_precision_loss)] // Counts of minutes.
     let fails = reached > 0 && failed as f64 >= policy.recovered_below * reached as f64;
     fails.then(|| {
         format!(
-            "of the {} requests in {} s the cache answered {}, and {failed} of the {reached} that it did not answer ended in a server error",
-            served.requests, policy.window_seconds, served.cache_hits
+            "of the {} requests in {} s {kept_back} {how}, and {failed} of the {reached} others ended in a server error",
+            served.requests, policy.window_seconds
         )
     })
 }
@@ -674,7 +799,13 @@ pub struct Restoration {
 /// Decides what is put back: what is still as it was put, and nothing else.
 #[must_use]
 pub fn restoration(stage: &Stage, snapshot: &Snapshot) -> Restoration {
-    let Snapshot { before, put } = snapshot;
+    match &snapshot.put {
+        Put::Cache(put) => uncached(stage, &snapshot.before, put),
+        Put::Throttle(put) => throttle::restoration(stage, &snapshot.before, put),
+    }
+}
+
+fn uncached(stage: &Stage, before: &Held, put: &Cached) -> Restoration {
     let mut restoration = Restoration::default();
     let mut cached: Vec<&String> = stage
         .settings
@@ -738,7 +869,7 @@ pub fn restoration(stage: &Stage, snapshot: &Snapshot) -> Restoration {
     restoration
 }
 
-fn as_put(others: &Others, put: &Put) -> bool {
+fn as_put(others: &Others, put: &Cached) -> bool {
     match &put.others {
         Some(put) => put == others,
         None => others.are_defaults(),

@@ -17,8 +17,15 @@ const LONGEST_TTL: u32 = 3_600;
 pub struct Cache {
     /// The stage, by ARN: `arn:aws:apigateway:<region>::/restapis/<api>/stages/<stage>`.
     pub stage: Arn,
-    /// What is cached; nothing else is.
+    /// What is cached, or throttled; nothing else is.
     pub resources: Vec<Cached>,
+    /// Whether it is cached.
+    #[serde(default = "yes")]
+    pub cache: bool,
+    /// The limits that requests get where nothing is cached: because `cache` is off, because it would not be safe, or
+    /// because no request succeeds.
+    #[serde(default)]
+    pub throttle: Option<Throttle>,
     /// Memory of the cache cluster in GB. A cluster that is there already keeps its size.
     #[serde(default)]
     pub size_gb: Size,
@@ -61,6 +68,19 @@ pub struct Cached {
     /// vouches for it: a proxy integration passes on the whole request, and nothing else can tell what it reads.
     #[serde(default)]
     pub answers_all_clients_alike: bool,
+}
+
+/// Limits for each method. One that is lower already stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Throttle {
+    /// Requests in a second, on average; 1 or more.
+    pub rate_limit: NonZeroU32,
+    /// Requests at once; 1 or more.
+    pub burst_limit: NonZeroU32,
+    /// Whether every method of the stage gets them, and not those of `resources` alone.
+    #[serde(default)]
+    pub every_method: bool,
 }
 
 /// A method without side effects.
@@ -207,6 +227,12 @@ impl Action for Cache {
                     .to_owned(),
             );
         }
+        if !self.cache && self.throttle.is_none() {
+            return Err(
+                "cache is false and throttle is not given, so that nothing would be done; give one of them"
+                    .to_owned(),
+            );
+        }
         let mut seen = BTreeSet::new();
         for Cached { path, .. } in &self.resources {
             if !path.starts_with('/') || path.contains('*') {
@@ -278,7 +304,7 @@ mod tests {
     #[test]
     fn what_cannot_be_carried_out_is_refused_by_name() {
         type Change = fn(&mut Value);
-        let cases: [(Change, &str); 12] = [
+        let cases: [(Change, &str); 14] = [
             (
                 |v| v["stage"] = json!("arn:aws:apigateway:eu-west-1::/apis/a1/stages/prod"),
                 "HTTP or WebSocket API, and those have no cache; put a CloudFront",
@@ -315,6 +341,11 @@ mod tests {
             (
                 |v| v["recovered_below"] = json!(1.01),
                 "above 0, and 1 at most",
+            ),
+            (|v| v["cache"] = json!(false), "nothing would be done"),
+            (
+                |v| v["throttle"] = json!({"rate_limit": 0, "burst_limit": 5}),
+                "nonzero",
             ),
             (|v| v["size_gb"] = json!("2"), "unknown variant `2`"),
             (

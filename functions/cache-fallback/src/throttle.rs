@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::{
-    EVERY_METHOD, Held, Op, Others, Patch, Restoration, Setting, Stage, caching_patches,
-    other_patches, replace,
+    EVERY_METHOD, Held, Observed, Op, Others, Patch, Put, Restoration, Setting, Snapshot, Stage,
+    caching_patches, other_patches, replace,
 };
 use crate::policy::Throttle;
 
@@ -36,6 +36,23 @@ impl Limits {
         Self {
             burst: setting.others.burst_limit,
             rate: setting.others.rate_limit,
+        }
+    }
+
+    /// Those that hold where `every` does for every method: a method's -1 takes the stage's
+    /// (<https://github.com/DianaIonita/serverless-api-gateway-throttling/pull/11>).
+    const fn or(self, every: Self) -> Self {
+        Self {
+            burst: if self.burst < 0 {
+                every.burst
+            } else {
+                self.burst
+            },
+            rate: if self.rate < 0.0 {
+                every.rate
+            } else {
+                self.rate
+            },
         }
     }
 
@@ -89,8 +106,9 @@ pub fn put(stage: &Stage, policy: &Throttle, methods: &[String]) -> Option<Throt
         keys.push(EVERY_METHOD);
     }
     let lowered = keys.into_iter().filter_map(|key| {
-        let now = stage.settings.get(key).or(every);
-        let from = now.map_or(Limits::NONE, Limits::of);
+        let of_every = every.map_or(Limits::NONE, Limits::of);
+        let own = stage.settings.get(key).map_or(Limits::NONE, Limits::of);
+        let from = own.or(of_every);
         let to = from.lowered_to(most);
         (from != to).then(|| (key.to_owned(), Lowered { to, from }))
     });
@@ -148,12 +166,7 @@ pub fn in_place(stage: &Stage, put: &Throttled) -> bool {
 /// What a human did to a stage that is not as it was put; nothing where an attempt has begun and may never have come to
 /// its call, or to all of them.
 #[must_use]
-pub fn changed_since(
-    stage: &Stage,
-    before: &Held,
-    put: &Throttled,
-    begun: bool,
-) -> Option<String> {
+pub fn changed_since(stage: &Stage, before: &Held, put: &Throttled, begun: bool) -> Option<String> {
     let was = |key: &str| before.settings.get(key)?.as_ref().map(Limits::of);
     let as_before = |key: &&String| now(stage, key) == was(key);
     let as_put = |key: &&String| now(stage, key) == put.lowered.get(*key).map(|it| it.to);
@@ -173,6 +186,23 @@ pub fn changed_since(
     Some(format!(
         "the throttling of {changed} was changed by hand since it was put in place, and is left alone"
     ))
+}
+
+/// What was observed, as it was before an attempt that noted limits to restore.
+#[must_use]
+pub fn as_before(observed: &Observed, held: &Snapshot) -> Option<Observed> {
+    if !matches!(held.put, Put::Throttle(_)) {
+        return None;
+    }
+    let mut observed = observed.clone();
+    let settings = &mut observed.stage.settings;
+    for (key, before) in &held.before.settings {
+        match before {
+            Some(before) => drop(settings.insert(key.clone(), before.clone())),
+            None => drop(settings.remove(key)),
+        }
+    }
+    Some(observed)
 }
 
 /// Decides what is put back: what is still as it was put, and nothing else.
@@ -222,9 +252,6 @@ fn is_ours(setting: &Setting, put: &Throttled, to: Limits) -> bool {
         Some(every) => {
             setting.caching == every.caching && setting.others == limited(&every.others, to)
         }
-        None => {
-            !setting.caching.enabled
-                && limited(&setting.others, Limits::NONE).are_defaults()
-        }
+        None => !setting.caching.enabled && limited(&setting.others, Limits::NONE).are_defaults(),
     }
 }

@@ -357,7 +357,7 @@ fn decided(api: &Api) -> (Vec<String>, Stage) {
         server_errors: 400,
     };
     match given::decide(&policy, &observed, None, None) {
-        Planned::Act { plan, .. } => (plan.put.methods, stage),
+        Planned::Act { plan, .. } => (plan.put.keys(), stage),
         _ => (Vec::new(), stage),
     }
 }
