@@ -272,6 +272,13 @@ async fn kept(world: &World, term: Value) -> Result<(Staged<'_>, Proxy, Shown)> 
     let words = "stays although the alarm is back to OK: of the 1000 requests in 300 s 0 were answered by the cache";
     is(&recovers(&staged, &proxy).await?, "Pending", words)?;
     assert!(staged.shown().await?.cluster);
+    let timeline = world.timeline().await?;
+    let tells = |line: &Value| {
+        line["summary"]
+            .as_str()
+            .is_some_and(|it| it.contains(words))
+    };
+    ensure(timeline.iter().any(tells), || format!("{timeline:?}"))?;
     Ok((staged, proxy, original))
 }
 

@@ -828,6 +828,19 @@ class Exports(Case):
         self.assertEqual(served["security"], [{"sigv4": []}])
         self.assertEqual(schemes["sigv4"]["x-amazon-apigateway-authtype"], "awsSigv4")
 
+    def test_an_export_needs_a_permission_beyond_that_of_its_stage(self) -> None:
+        self.put("NONE", [])
+        self.apis.create_deployment(restApiId=self.api, stageName="prod")
+        stage = f"arn:aws:apigateway:{REGION}::/restapis/{self.api}/stages/prod"
+        wanted = {"restApiId": self.api, "stageName": "prod", "exportType": "oas30"}
+        for resource, allowed in ((stage, False), (f"{stage}/exports/*", True)):
+            role = self.as_role({"Action": "apigateway:GET", "Resource": resource})
+            apis = self.emulator.client("apigateway", role)
+            if allowed:
+                apis.get_export(**wanted)
+            else:
+                self.assertIn("AccessDenied", self.code(apis.get_export, **wanted))
+
     def test_a_cache_namespace_is_exported_beside_a_key_only(self) -> None:
         self.put("NONE", [])
         self.apis.create_deployment(restApiId=self.api, stageName="prod")

@@ -20,6 +20,8 @@
 //!   Gateway Lambda authorizers"). What it, or the time and the id of a request, tells counts where it is read.
 //! - A mock has no backend, so that a body which nothing reads counts for nothing there.
 //!
+//! The check reads each API from an export as its stage would give it.
+//!
 //! What the policy vouches for (`answers_all_clients_alike`) is the undeclared part of a request to a proxy, and a body that
 //! is passed on; the path, what is declared and what is mapped count all the same.
 
@@ -31,12 +33,13 @@ mod given;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cache_fallback::method::{Access, Authorizer, Declared, Integration, described};
+use cache_fallback::export::{self, Namespaces};
+use cache_fallback::method::{Declared, described};
 use cache_fallback::plan::{Observed, Stage, Status, key};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use proptest::test_runner::{Config, TestError, TestRunner};
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::remediation::Planned;
 
 use given::{CACHED, bare, policy_of, setting};
@@ -239,10 +242,7 @@ fn entry(method: &Method, request: &Request) -> (&'static str, Vec<(&'static str
     let held: BTreeMap<_, _> = valid
         .map(|name| (*name, parameter(method, request, name)))
         .collect();
-    (
-        method.namespace.unwrap_or(method.path),
-        held.into_iter().collect(),
-    )
+    (namespace(method), held.into_iter().collect())
 }
 
 fn is_cached(stage: &Stage, method: &Method, chosen: &[String]) -> bool {
@@ -290,8 +290,8 @@ fn written(part: &Part) -> String {
     }
 }
 
-fn declared(method: &Method) -> Declared {
-    let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+/// A method as the stage's export has it, and the scheme of its authorizer.
+fn exported(nth: usize, method: &Method) -> (Value, Option<(String, Value)>) {
     let texts = |templates: &Templates| -> BTreeMap<String, String> {
         let text = |parts: &Vec<Part>| parts.iter().map(written).collect();
         let pairs = templates.iter();
@@ -299,41 +299,105 @@ fn declared(method: &Method) -> Declared {
             .map(|(kind, parts)| ((*kind).to_owned(), text(parts)))
             .collect()
     };
-    let by = |sources: &[&str]| {
-        Access::By(Authorizer {
-            name: "who".into(),
-            sources: owned(sources),
-        })
+    let to = |place: &str, from: &[&str]| -> BTreeMap<String, String> {
+        let numbered = from.iter().enumerate();
+        numbered
+            .map(|(nth, from)| (format!("{place}.h{nth}"), (*from).to_owned()))
+            .collect()
     };
-    Declared {
-        path: method.path.into(),
-        name: method.name.into(),
-        parameters: method.declares.iter().map(|name| (*name).into()).collect(),
-        api_key: method.api_key,
-        access: match &method.access {
-            Lets::Everyone => Access::Open,
-            Lets::Signers => Access::Signed,
-            Lets::Token => by(&["method.request.header.Authorization"]),
-            Lets::Asked(sources) => by(sources),
-            Lets::SomeoneElse => Access::Unknown,
-        },
-        integration: Some(Integration {
-            kind: Some(method.kind.into()),
-            passthrough: method.passthrough.map(str::to_owned),
-            mapped: owned(&method.mapped),
-            templates: texts(&method.templates),
-            answers_mapped: owned(&method.answer_mapped),
-            answer_templates: vec![texts(&method.answers)],
-            as_caller: method.as_caller,
-            namespace: Some(method.namespace.unwrap_or(method.path).into()),
-            key: owned(&method.key),
-        }),
+    let parameters = method.declares.iter().map(|name| {
+        let name = name.strip_prefix("method.request.").unwrap();
+        let (place, name) = name.split_once('.').unwrap();
+        let place = place.replace("querystring", "query");
+        json!({"name": name, "in": place, "schema": {"type": "string"}})
+    });
+    let name = format!("who{nth}");
+    let scheme = |header: &str, authtype: &str, authorizer: Value| {
+        let scheme = json!({
+            "type": "apiKey",
+            "name": header,
+            "in": "header",
+            "x-amazon-apigateway-authtype": authtype,
+            "x-amazon-apigateway-authorizer": authorizer,
+        });
+        Some((name.clone(), scheme))
+    };
+    let lets_in = match &method.access {
+        Lets::Everyone | Lets::SomeoneElse => None,
+        Lets::Signers => scheme("Authorization", "awsSigv4", Value::Null),
+        Lets::Token => scheme("Authorization", "custom", json!({"type": "token"})),
+        Lets::Asked(sources) => {
+            let sources = sources.join(", ");
+            let authorizer = json!({"type": "request", "identitySource": sources});
+            scheme("Unused", "custom", authorizer)
+        }
+    };
+    let mut security = Vec::new();
+    if method.access != Lets::Everyone {
+        security.push(json!({name.as_str(): []}));
     }
+    if method.api_key {
+        security.push(json!({"api_key": []}));
+    }
+    let mut integration = json!({
+        "type": method.kind.to_lowercase(),
+        "passthroughBehavior": method.passthrough.map(str::to_lowercase),
+        "requestParameters": to("integration.request.header", &method.mapped),
+        "requestTemplates": texts(&method.templates),
+        "responses": {"default": {
+            "responseParameters": to("method.response.header", &method.answer_mapped),
+            "responseTemplates": texts(&method.answers),
+        }},
+        "credentials": method.as_caller.then_some("arn:aws:iam::*:user/*"),
+    });
+    // An export has a namespace beside a key only.
+    if !method.key.is_empty() {
+        integration["cacheNamespace"] = json!(namespace(method));
+        integration["cacheKeyParameters"] = json!(method.key);
+    }
+    let operation = json!({
+        "parameters": parameters.collect::<Vec<_>>(),
+        "security": security,
+        "x-amazon-apigateway-integration": integration,
+    });
+    (operation, lets_in)
+}
+
+fn namespace(method: &Method) -> &'static str {
+    method.namespace.unwrap_or(method.path)
+}
+
+/// The methods as they are read from the stage's export and the API.
+fn read(api: &Api) -> Vec<Declared> {
+    let mut paths: BTreeMap<&str, BTreeMap<String, Value>> = BTreeMap::new();
+    let api_key = json!({"type": "apiKey", "name": "x-api-key", "in": "header"});
+    let mut schemes = BTreeMap::from([("api_key".to_owned(), api_key)]);
+    let mut edited = Namespaces::new();
+    for (nth, method) in api.methods.iter().enumerate() {
+        let (operation, scheme) = exported(nth, method);
+        let name = match method.name {
+            "ANY" => "x-amazon-apigateway-any-method".to_owned(),
+            name => name.to_lowercase(),
+        };
+        paths
+            .entry(method.path)
+            .or_default()
+            .insert(name, operation);
+        schemes.extend(scheme);
+        let key = (method.path.to_owned(), method.name.to_owned());
+        edited.insert(key, namespace(method).to_owned());
+    }
+    let document = json!({
+        "openapi": "3.0.1",
+        "paths": paths,
+        "components": {"securitySchemes": schemes},
+    });
+    export::declared(document.to_string().as_bytes(), &edited).unwrap()
 }
 
 /// The methods that the plan decides to cache, by key, and the stage that it saw.
 fn decided(api: &Api) -> (Vec<String>, Stage) {
-    let all: Vec<Declared> = api.methods.iter().map(declared).collect();
+    let all = read(api);
     let first = &api.methods[0];
     let policy = policy_of(&json!([{
         "path": first.path,
@@ -451,6 +515,8 @@ prop_compose! {
         as_caller in prop::bool::weighted(0.05),
         namespace in select(&[None, None, None, Some("shared"), Some("/b")][..]),
     ) -> Method {
+        // A method declares parameters of the path, the query and the headers (API Gateway API Reference, `Method`).
+        let declares: Vec<&'static str> = declares.into_iter().filter(|it| !it.contains("multivalue")).collect();
         let key = if same { declares.clone() } else { key };
         // A header of the answer takes nothing from the request but its context.
         let answer_mapped = answer_mapped.into_iter().filter(|from| !from.starts_with("method."));
