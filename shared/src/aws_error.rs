@@ -196,6 +196,7 @@ pub fn kind_of_code(code: &str) -> Kind {
         | "ProvisionedThroughputExceededException"
         | "BandwidthLimitExceeded"
         | "LimitExceededException"
+        | "ExecutionLimitExceeded"
         | "OverLimit"
         | "SlowDown"
         | "KmsThrottled" => Kind::Throttled,
@@ -221,6 +222,7 @@ pub fn kind_of_code(code: &str) -> Kind {
         | "ApplicationDoesNotExistException"
         | "DeploymentGroupDoesNotExistException"
         | "DeploymentDoesNotExistException"
+        | "StateMachineDoesNotExist"
         | "KmsNotFound"
         | "NotFound"
         | "NotFoundException" => Kind::NotFound,

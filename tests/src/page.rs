@@ -1,6 +1,7 @@
 //! A service with something in front of it, a distribution or a custom domain, and its maintenance page ready to be
 //! raised.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use aws_sdk_apigateway::types::{IntegrationType, Op, PatchOperation};
@@ -234,10 +235,13 @@ impl<'a> Fronted<'a> {
             "arn:aws:apigateway:{}::/domainnames/{}/basepathmappings/(none)",
             world.cloud.region, self.host
         );
+        // The deployed machine may end the page of the stack's own domain alone.
+        let end = world.cloud.output("MaintenancePageEndArn")?;
         Ok(json!({"api_gateway": {
             "mapping": self.resource,
             "maintenance_api": maintenance,
             "maintenance_stage": world.name,
+            "end_machine": world.machine_like(end).await?,
         }}))
     }
 
@@ -297,6 +301,45 @@ impl<'a> Fronted<'a> {
             Front::Distribution => self.flag(None).await,
             Front::Domain => self.lead_to(&self.service, STAGE).await,
         }
+    }
+
+    /// The variables of the stage that shows the page before a domain.
+    pub async fn variables(&self) -> Result<BTreeMap<String, String>> {
+        let maintenance = self.world.cloud.output("MaintenancePageApiId")?;
+        let stage = self.world.aws.apigateway.get_stage();
+        let stage = stage.rest_api_id(maintenance).stage_name(&self.world.name);
+        let stage = stage.send().await?;
+        let variables = stage.variables().into_iter().flatten();
+        Ok(variables
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect())
+    }
+
+    /// The machine that ends the page, by the policy that was put last.
+    pub fn end_machine(&self) -> Result<&str> {
+        let front = &self.policy["targets"][0]["action"]["front"];
+        front["api_gateway"]["end_machine"]
+            .as_str()
+            .during("the end's machine")
+    }
+
+    /// The inputs of the executions that end pages, and what became of each; `None` while it waits.
+    pub async fn ends(&self) -> Result<Vec<(Value, Option<Value>)>> {
+        let states = &self.world.aws.states;
+        let found = states.list_executions();
+        let found = found.state_machine_arn(self.end_machine()?).send().await?;
+        let mut ends = Vec::new();
+        for execution in found.executions() {
+            let arn = execution.execution_arn();
+            let told = states.describe_execution().execution_arn(arn);
+            let told = told.send().await?;
+            let became = told.output().or(told.cause()).map(|text| {
+                serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
+            });
+            let input = told.input().during("its input")?;
+            ends.push((serde_json::from_str(input)?, became));
+        }
+        Ok(ends)
     }
 
     /// Writes the flag, or removes it.

@@ -393,14 +393,7 @@ impl<'a> Stack<'a> {
 
     /// Puts inline policies of the role.
     pub async fn put_role_policies(&self, policies: &[RolePolicy]) -> Result {
-        for RolePolicy { name, document } in policies {
-            let request = self.world.aws.iam.put_role_policy().role_name(&self.role);
-            let request = request
-                .policy_name(name)
-                .policy_document(document.to_string());
-            request.send().await.during(name)?;
-        }
-        Ok(())
+        put_role_policies(self.world, &self.role, policies).await
     }
 
     /// Takes away one action of the role's policies at a time: fails unless `work`, or what Lambda does with the role,
@@ -483,6 +476,43 @@ impl Answered {
             _ => Err(Failure::new(format!("not one report: {}", self.payload))),
         }
     }
+}
+
+async fn put_role_policies(world: &World, role: &str, policies: &[RolePolicy]) -> Result {
+    for RolePolicy { name, document } in policies {
+        let request = world.aws.iam.put_role_policy().role_name(role);
+        let request = request
+            .policy_name(name)
+            .policy_document(document.to_string());
+        request.send().await.during(name)?;
+    }
+    Ok(())
+}
+
+/// Takes away one action of another role's policies at a time: fails unless `work` then fails. There have to be exactly
+/// so many.
+pub async fn role_needs_each_permission(
+    world: &World,
+    role: &str,
+    count: usize,
+    work: impl AsyncFn() -> Result,
+) -> Result {
+    let policies = role_policies(world, role).await?;
+    work().await.during("with all permissions")?;
+    let mut results = Vec::new();
+    for (lacking, policy) in one_action_fewer(&policies) {
+        put_role_policies(world, role, &[policy]).await?;
+        let shown = work().await.is_err();
+        put_role_policies(world, role, &policies).await?;
+        results.push(ensure(shown, || {
+            format!("nothing is different in {lacking}")
+        }));
+    }
+    ensure(results.len() == count, || {
+        format!("{} permissions found", results.len())
+    })?;
+    all(results)?;
+    work().await.during("with all permissions again")
 }
 
 /// Every action of every statement of the role's policies, with the policy that lacks it.

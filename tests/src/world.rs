@@ -113,6 +113,7 @@ struct Made {
     stages: Vec<(String, String)>,
     distributions: Vec<String>,
     edge: bool,
+    machines: Vec<String>,
 }
 
 /// A test's own part of the cloud.
@@ -192,6 +193,44 @@ impl World {
     /// Has the `CloudFront` function and the key-value store of the world's name removed in the end.
     pub fn will_remove_edge(&self) {
         self.note(|made| made.edge = true);
+    }
+
+    /// Makes a state machine of the world's name, like `pattern`, with a role of that name that may do anything; its ARN.
+    /// Both are removed in the end.
+    pub async fn machine_like(&self, pattern: &str) -> Result<String> {
+        let Clients { states, iam, .. } = &self.aws;
+        let found = states.describe_state_machine();
+        let found = found.state_machine_arn(pattern).send().await?;
+        let trust = json!({"Version": "2012-10-17", "Statement": [{
+            "Effect": "Allow",
+            "Principal": {"Service": "states.amazonaws.com"},
+            "Action": "sts:AssumeRole",
+        }]});
+        let role = iam.create_role().role_name(&self.name);
+        let role = role.assume_role_policy_document(trust.to_string());
+        let role = role.send().await?;
+        let role = role.role().during("the role")?.arn().to_owned();
+        let all = json!({"Version": "2012-10-17", "Statement": [
+            {"Effect": "Allow", "Action": "*", "Resource": "*"},
+        ]});
+        let policy = iam.put_role_policy().role_name(&self.name);
+        let policy = policy.policy_name("All").policy_document(all.to_string());
+        policy.send().await?;
+        let machine = states.create_state_machine().name(&self.name);
+        let machine = machine.definition(found.definition()).role_arn(role);
+        let arn = machine.send().await?.state_machine_arn().to_owned();
+        self.note(|made| made.machines.push(arn.clone()));
+        Ok(arn)
+    }
+
+    async fn remove_machine(&self, arn: &str) -> Result {
+        let Clients { states, iam, .. } = &self.aws;
+        let machine = states.delete_state_machine().state_machine_arn(arn);
+        machine.send().await?;
+        let policy = iam.delete_role_policy().role_name(&self.name);
+        policy.policy_name("All").send().await?;
+        iam.delete_role().role_name(&self.name).send().await?;
+        Ok(())
     }
 
     async fn create_ledger(&self) -> Result {
@@ -808,6 +847,9 @@ impl World {
         }
         for id in &made.distributions {
             note(self.remove_distribution(id).await.during(id));
+        }
+        for arn in &made.machines {
+            note(self.remove_machine(arn).await.during(arn));
         }
         if made.edge {
             note(self.remove_edge().await.during("the edge's function"));

@@ -2,15 +2,17 @@
 //! interferes or dies.
 
 use aws_sdk_cloudwatch::types::StateValue;
+use std::time::Duration;
+
 use chrono::TimeDelta;
 use end_to_end::Result;
-use end_to_end::failure::{During as _, each, ensure};
+use end_to_end::failure::{During as _, Failure, each, ensure};
 use end_to_end::page::{self, BYPASS, Front, Fronted, SECRET};
-use end_to_end::proxy::{Death, Fault, Hold, Proxy, Rule};
+use end_to_end::proxy::{Death, Fault, Hold, Proxy, Reply, Rule};
 use end_to_end::replay::is;
-use end_to_end::world::{World, alarm_event, scenario, scheduled};
+use end_to_end::world::{World, alarm_event, scenario, scheduled, wait_until};
 use futures_util::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::clock::Clock;
 
 /// Names and values.
@@ -212,6 +214,141 @@ async fn the_edge_takes_an_expired_page_down_by_itself() -> Result {
         // Nor does what cannot be read take a service down.
         fronted.flag(Some("{")).await?;
         assert!(fronted.get("/", &[]).await?.is_service());
+        Ok(())
+    })
+    .await
+}
+
+/// How soon a page ends in these tests. The clock of the machine is the system's own.
+const ENDS_AFTER: u64 = 8;
+/// How long the end may take.
+const ENDED: Duration = Duration::from_secs(ENDS_AFTER + 30);
+
+/// Raises a page before a domain that ends soon, and gives what it is called.
+async fn raised_for_a_while(fronted: &mut Fronted<'_>, proxy: &Proxy) -> Result<Value> {
+    fronted.policy["targets"][0]["action"]["term"] =
+        json!({"expires_after_seconds": ENDS_AFTER, "at_most_seconds": ENDS_AFTER});
+    fronted.world.put_policy(&fronted.policy).await?;
+    let report = fronted.run(proxy).finish().await?.report()?;
+    is(&report, "Applied", "ends by itself at")?;
+    assert!(fronted.get("/", &[]).await?.is_page());
+    Ok(report)
+}
+
+/// What became of the only execution.
+async fn the_end(fronted: &Fronted<'_>) -> Result<Value> {
+    wait_until("the page's end", ENDED, async || {
+        match fronted.ends().await?.as_slice() {
+            [(_, ended)] => Ok(ended.clone()),
+            others => Err(Failure::new(format!("{} ends", others.len()))),
+        }
+    })
+    .await
+}
+
+/// The function never runs again after it put the page up.
+#[tokio::test]
+async fn the_page_before_a_domain_ends_by_itself() -> Result {
+    scenario("page-ends", async |world| {
+        let mut fronted = Fronted::new(world, Front::Domain, RUN_ONCE).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        raised_for_a_while(&mut fronted, &proxy).await?;
+        let ended = the_end(&fronted).await?;
+        ensure(ended["ended"] == true, || ended.to_string())?;
+        let after = fronted.get("/", &[]).await?;
+        ensure(after.is_service(), || format!("{after:?}"))?;
+        // Whoever maps the domain to the page by hand by now is not taken for the page that ended.
+        assert!(
+            !fronted
+                .variables()
+                .await?
+                .keys()
+                .any(|it| it.starts_with("by_"))
+        );
+        // Should the function come back after all, it finds the page down.
+        let look = fronted.run(&proxy).on(&scheduled());
+        let look = look.later_by(TimeDelta::minutes(1)).finish().await?;
+        is(&look.report()?, "Escalated", "its term was over")?;
+        world.holds_no_snapshot().await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_end_leaves_alone_what_is_not_as_the_page_left_it() -> Result {
+    // Who takes the page over, if it is not taken down; the last is the page of a later run.
+    let cases = [
+        (Some("anna"), "another's"),
+        (None, "does not lead to the page"),
+        (
+            Some("forgeguard,2100-01-01T00:00:00Z,inc-later"),
+            "went up later",
+        ),
+    ];
+    each(cases, AT_ONCE, async |(by, reason)| {
+        scenario("end-left", async |world| {
+            let mut fronted = Fronted::new(world, Front::Domain, RUN_ONCE).await?;
+            let proxy = Proxy::start(&world.cloud).await?;
+            raised_for_a_while(&mut fronted, &proxy).await?;
+            match by {
+                Some(name) => fronted.taken_by(name).await?,
+                None => fronted.taken_down().await?,
+            }
+            let before = fronted.variables().await?;
+            let ended = the_end(&fronted).await?;
+            ensure(ended["ended"] == false, || ended.to_string())?;
+            let told = ended["reason"].as_str().unwrap_or_default();
+            ensure(told.contains(reason), || ended.to_string())?;
+            assert_eq!(fronted.get("/", &[]).await?.is_page(), by.is_some());
+            assert_eq!(fronted.variables().await?, before);
+            Ok(())
+        })
+        .await
+        .during(reason)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_page_whose_end_cannot_be_begun_stays_down() -> Result {
+    scenario("end-denied", async |world| {
+        let fronted = Fronted::new(world, Front::Domain, RUN_ONCE).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let denied = "User: u is not authorized to perform: states:StartExecution on resource: m";
+        let reply = Reply::error(400, "AccessDeniedException", denied);
+        proxy.inject(Rule::new("states:StartExecution", Fault::Reply(reply)));
+        let report = fronted.run(&proxy).finish().await?.report()?;
+        is(&report, "Failed", "grant states:StartExecution on it")?;
+        ensure(report.to_string().contains(fronted.end_machine()?), || {
+            report.to_string()
+        })?;
+        assert_eq!(proxy.calls("apigateway:UpdateBasePathMapping").len(), 0);
+        let after = fronted.get("/", &[]).await?;
+        ensure(after.is_service(), || format!("{after:?}"))
+    })
+    .await
+}
+
+/// The answer to the end's beginning is lost: the SDK's next try finds the same execution.
+#[tokio::test]
+async fn an_end_is_begun_once() -> Result {
+    scenario("end-once", async |world| {
+        let fronted = Fronted::new(world, Front::Domain, RUN_ONCE).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        proxy.inject(Rule::new("states:StartExecution", Fault::LoseAnswer).first(1));
+        let report = fronted.run(&proxy).finish().await?.report()?;
+        is(&report, "Applied", "answers 503 with the page")?;
+        assert_eq!(proxy.calls("states:StartExecution").len(), 2);
+        let ends = fronted.ends().await?;
+        assert_eq!(ends.len(), 1, "{ends:?}");
+        let (input, ended) = &ends[0];
+        assert_eq!(ended, &None, "{input}");
+        let variables = fronted.variables().await?;
+        let holder = input["holder"].as_str().during("the holder")?;
+        assert_eq!(
+            variables.get(holder).map(String::as_str),
+            input["held"].as_str()
+        );
         Ok(())
     })
     .await

@@ -9,7 +9,7 @@ use chrono::TimeDelta;
 use end_to_end::Result;
 use end_to_end::failure::{During as _, ensure};
 use end_to_end::page::{self, Answer};
-use end_to_end::stack::{Stack, deployed};
+use end_to_end::stack::{Stack, deployed, role_needs_each_permission};
 use end_to_end::world::{Alarm, Queue, alarm_event, wait_until};
 use serde_json::{Value, json};
 use shared::clock::Clock;
@@ -214,6 +214,61 @@ async fn each_permission_of_the_page_is_needed_and_none_is_missing() -> Result {
         stack
             .needs_each_permission(stack.role_policies(), 16, work)
             .await
+    })
+    .await
+}
+
+/// The machine of the template takes a page down whose time is over.
+async fn ends(guarded: &Guarded<'_>) -> Result {
+    let Guarded { stack, service, .. } = guarded;
+    let world = stack.world;
+    let domain = &guarded.hosts[1];
+    let api = world.cloud.output("MaintenancePageApiId")?;
+    let machine = world.cloud.output("MaintenancePageEndArn")?;
+    let holder = format!("by_{:016x}", fastrand::u64(..));
+    let set = PatchOperation::builder().op(Op::Replace);
+    let set = set.path(format!("/variables/{holder}")).value("us");
+    let stage = world.aws.apigateway.update_stage().rest_api_id(api);
+    let stage = stage.stage_name("page").patch_operations(set.build());
+    stage.send().await?;
+    page::lead_to(world, domain, api, "page").await?;
+    let input = json!({
+        "domain_name": domain,
+        "base_path": "(none)",
+        "service": {"api": service, "stage": page::STAGE},
+        "page": {"api": api, "stage": "page"},
+        "holder": holder,
+        "held": "us",
+        "until": "2026-01-01T00:00:00Z",
+    });
+    let states = &world.aws.states;
+    let begun = states.start_execution().state_machine_arn(machine);
+    let begun = begun.input(input.to_string()).send().await?;
+    let ended = wait_until("the end", Duration::from_secs(10), async || {
+        let told = states.describe_execution();
+        let told = told.execution_arn(begun.execution_arn()).send().await?;
+        Ok(told.output().map(str::to_owned))
+    });
+    let ended = ended.await;
+    // What lacks a permission would try again later.
+    let stopped = states.stop_execution();
+    let stopped = stopped.execution_arn(begun.execution_arn()).send().await;
+    let ended = ended?;
+    ensure(stopped.is_err(), || "it goes on".to_owned())?;
+    ensure(
+        ended.contains("leads to the service again") && !ended.contains("could not"),
+        || ended.clone(),
+    )?;
+    let after = page::get(world, domain, "/", &[]).await?;
+    ensure(after.is_service(), || format!("{after:?}"))
+}
+
+#[tokio::test]
+async fn each_permission_of_the_pages_end_is_needed_and_none_is_missing() -> Result {
+    deployed(PAGE, "page-end", async |stack| {
+        let guarded = Guarded::new(stack).await?;
+        let role = stack.world.cloud.output("MaintenancePageEndRoleName")?;
+        role_needs_each_permission(stack.world, role, 4, async || ends(&guarded).await).await
     })
     .await
 }

@@ -27,6 +27,7 @@
     request that is too large as a whole.
 16. A stage's export tells the API as it was deployed, and not as it was edited since; of AWS_IAM, too, and of a cache
     namespace only beside a cache key.
+17. A task of Step Functions calls API Gateway, as its machine's role (stepfunctions.py).
 
 The emulator is configured by its own environment variables; `xtask/src/cloud` sets them.
 """
@@ -45,6 +46,7 @@ from urllib.parse import unquote
 
 import cbor2
 import codedeploy
+import stepfunctions
 from ministack import app
 from ministack.core import iam_actions, iam_evaluator
 from ministack.core.responses import AccountRegionScopedDict, error_response_json, get_account_id, get_region
@@ -653,6 +655,7 @@ def main() -> None:
     app._CLOUDFRONT_HOST_RE = DISTRIBUTION
     lambda_svc._get_func_record_for_ref_in_scope = with_weights(lambda_svc._get_func_record_for_ref_in_scope)
     codedeploy.install()
+    stepfunctions.install()
     app.pin_request_origin = with_secure_transport(app.pin_request_origin)
     app.main()
 

@@ -851,6 +851,105 @@ class Exports(Case):
         self.assertEqual(integration["cacheNamespace"], self.root)
         self.assertEqual(integration["cacheKeyParameters"], ["method.request.querystring.q"])
 
+class Machines(Case):
+    """Step Functions: API Reference, "StartExecution"; Developer Guide, "Learning to use AWS service SDK integrations"."""
+
+    def setUp(self) -> None:
+        self.states = self.aws("stepfunctions")
+        self.gateway = self.aws("apigateway")
+
+    def machine(self, states: Json, *statements: Json) -> str:
+        """A machine whose role is allowed these."""
+        trust = {
+            "Version": "2012-10-17",
+            "Statement": [
+                {"Effect": "Allow", "Principal": {"Service": "states.amazonaws.com"}, "Action": "sts:AssumeRole"}
+            ],
+        }
+        name = f"machine-{uuid.uuid4().hex[:8]}"
+        iam = self.aws("iam")
+        role = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))["Role"]
+        iam.put_role_policy(RoleName=name, PolicyName="Allowed", PolicyDocument=policy(*statements))
+        definition = json.dumps({"QueryLanguage": "JSONata", "StartAt": next(iter(states)), "States": states})
+        made = self.states.create_state_machine(name=name, definition=definition, roleArn=role["Arn"])
+        arn: str = made["stateMachineArn"]
+        return arn
+
+    def ended(self, machine: str, given: Json) -> Json:
+        """An execution at its end."""
+        started = self.states.start_execution(stateMachineArn=machine, input=json.dumps(given))
+        deadline = time.monotonic() + SOON
+        while time.monotonic() < deadline:
+            execution: Json = self.states.describe_execution(executionArn=started["executionArn"])
+            if execution["status"] != "RUNNING":
+                return execution
+            time.sleep(0.05)
+        raise AssertionError("it does not end")
+
+    def mapping(self) -> tuple[str, str]:
+        """A custom domain, and the API that it is mapped to."""
+        domain = f"{uuid.uuid4().hex[:8]}.localhost"
+        api = self.gateway.create_rest_api(name=domain)["id"]
+        self.gateway.create_domain_name(domainName=domain)
+        self.gateway.create_base_path_mapping(domainName=domain, restApiId=api, stage="prod")
+        return domain, api
+
+    @staticmethod
+    def task(operation: str, **more: Any) -> Json:
+        resource = f"arn:aws:states:::aws-sdk:apigateway:{operation}"
+        return {"Type": "Task", "Resource": resource, "End": True, **more}
+
+    def test_a_task_reads_and_changes_a_mapping(self) -> None:
+        domain, api = self.mapping()
+        subject = {"DomainName": "{% $states.context.Execution.Input.domain %}", "BasePath": "(none)"}
+        change = [{"Op": "replace", "Path": "/stage", "Value": "next"}]
+        update = self.task("updateBasePathMapping", Arguments={**subject, "PatchOperations": change})
+        read = self.task("getBasePathMapping", Arguments=subject)
+        del update["End"]
+        machine = self.machine({"Update": {**update, "Next": "Read"}, "Read": read}, {"Action": "apigateway:*"})
+        execution = self.ended(machine, {"domain": domain})
+        self.assertEqual(execution["status"], "SUCCEEDED")
+        found = {"BasePath": "(none)", "RestApiId": api, "Stage": "next"}
+        self.assertEqual(json.loads(execution["output"]), found)
+
+    def test_an_error_is_named_after_the_service(self) -> None:
+        read = self.task("getBasePathMapping", Arguments={"DomainName": "not-there", "BasePath": "(none)"})
+        caught = {"ErrorEquals": ["ApiGateway.NotFoundException"], "Next": "Gone"}
+        states = {"Read": {**read, "Catch": [caught]}, "Gone": {"Type": "Pass", "Output": "gone", "End": True}}
+        execution = self.ended(self.machine(states, {"Action": "apigateway:*"}), {})
+        self.assertEqual(json.loads(execution["output"]), "gone")
+
+    def test_a_field_that_the_operation_lacks_is_refused(self) -> None:
+        read = self.task("getBasePathMapping", Arguments={"Domain": "a", "BasePath": "(none)"})
+        execution = self.ended(self.machine({"Read": read}, {"Action": "apigateway:*"}), {})
+        self.assertEqual(execution["status"], "FAILED")
+
+    def test_a_task_needs_the_permission_of_its_machines_role(self) -> None:
+        domain, _ = self.mapping()
+        read = self.task("getBasePathMapping", Arguments={"DomainName": domain, "BasePath": "(none)"})
+        here = f"arn:aws:apigateway:{REGION}::/domainnames/{domain}/basepathmappings/*"
+        for allowed, status in (
+            ({"Action": "apigateway:GET", "Resource": here}, "SUCCEEDED"),
+            ({"Action": "apigateway:PATCH", "Resource": here}, "FAILED"),
+            ({"Action": "apigateway:GET", "Resource": here.replace(domain, "other")}, "FAILED"),
+        ):
+            execution = self.ended(self.machine({"Read": read}, allowed), {})
+            self.assertEqual(execution["status"], status, allowed)
+
+    def test_the_same_name_and_input_is_the_same_execution_while_it_is_open(self) -> None:
+        wait = {"Type": "Wait", "Timestamp": "{% $states.input.until %}", "End": True}
+        machine = self.machine({"Wait": wait}, {"Action": "none:None"})
+        start = self.states.start_execution
+        late = json.dumps({"until": "2100-01-01T00:00:00Z"})
+        first = start(stateMachineArn=machine, name="once", input=late)
+        again = start(stateMachineArn=machine, name="once", input=late)
+        self.assertEqual(first["executionArn"], again["executionArn"])
+        self.assertEqual(first["startDate"], again["startDate"])
+        other = json.dumps({"until": "2100-01-02T00:00:00Z"})
+        self.assertEqual(self.code(start, stateMachineArn=machine, name="once", input=other), "ExecutionAlreadyExists")
+        self.states.stop_execution(executionArn=first["executionArn"])
+        self.assertEqual(self.code(start, stateMachineArn=machine, name="once", input=late), "ExecutionAlreadyExists")
+
 
 if __name__ == "__main__":
     unittest.main()

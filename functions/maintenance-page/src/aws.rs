@@ -49,6 +49,7 @@ pub trait InFront {
 pub struct Aws {
     store: aws_sdk_cloudfrontkeyvaluestore::Client,
     apigateway: aws_sdk_apigateway::Client,
+    states: aws_sdk_sfn::Client,
 }
 
 impl Aws {
@@ -58,6 +59,7 @@ impl Aws {
         Self {
             store: aws_sdk_cloudfrontkeyvaluestore::Client::new(config),
             apigateway: aws_sdk_apigateway::Client::new(config),
+            states: aws_sdk_sfn::Client::new(config),
         }
     }
 
@@ -69,6 +71,7 @@ impl Aws {
             }),
             Front::ApiGateway(policy) => Either::CustomDomain(CustomDomain {
                 client: &self.apigateway,
+                states: &self.states,
                 policy,
             }),
         }

@@ -9,11 +9,13 @@ use shared::policy::Action as _;
 use shared::remediation::{Moment, Planned, PlannedBy};
 
 use crate::MaintenancePage;
-use crate::policy::{Front, Page};
+use crate::policy::{Front, Mapping, Page};
 use crate::probe::Seen;
 
 /// Who put up a page that this remediation takes down again. A responder who takes the page over writes another name.
 pub const BY: &str = "forgeguard";
+/// How an end is written, in characters that a stage variable may have.
+const TIME: &str = "%Y-%m-%dT%H:%M:%SZ";
 
 /// What a page that is up says, and whose it is: the value in the key-value store, or the variables of the
 /// maintenance API's stage.
@@ -25,7 +27,8 @@ pub struct Notice {
     pub incident: String,
     /// Since when, to the second.
     pub since: DateTime<Utc>,
-    /// When the function at the edge takes it down by itself, if nobody else does; not known of a mapping.
+    /// When it comes down by itself, if nobody takes it down: by the function at the edge, or by the machine that ends a
+    /// mapping's page. `None` where nothing does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<DateTime<Utc>>,
     /// How often the page promises an update.
@@ -39,6 +42,34 @@ pub struct Notice {
     /// Paths that pass.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub health_check_paths: BTreeSet<String>,
+}
+
+impl Notice {
+    /// What a mapping's variable says of its page: who put it up, and of a page that ends by itself, when, and for which
+    /// incident. It is another for each page, so that the end of one does not take down the next.
+    #[must_use]
+    pub fn held(&self) -> String {
+        match self.until {
+            Some(until) => format!("{},{},{}", self.by, until.format(TIME), self.incident),
+            None => self.by.clone(),
+        }
+    }
+}
+
+/// Who holds a page, by what its mapping's variable says, and of our own the end and the incident that it was written
+/// with.
+#[must_use]
+pub fn holder_of(held: &str) -> (&str, Option<(DateTime<Utc>, &str)>) {
+    let ours = held
+        .strip_prefix(BY)
+        .and_then(|rest| rest.strip_prefix(','));
+    let page = ours
+        .and_then(|rest| rest.split_once(','))
+        .and_then(|(until, incident)| Some((until.parse().ok()?, incident)));
+    match page {
+        Some(page) => (BY, Some(page)),
+        None => (held, None),
+    }
 }
 
 /// The API that a custom domain is mapped to.
@@ -62,12 +93,14 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// As it counts now: the edge passes over a notice that is past its time, and so does the plan.
+    /// As it counts now: the edge passes over a notice that is past its time, and so does the plan. A mapping leads to
+    /// the page until somebody changes it.
     #[must_use]
     pub fn at(mut self, now: DateTime<Utc>) -> Self {
+        let mapped = self.route.is_some();
         self.notice = self
             .notice
-            .filter(|notice| notice.until.is_none_or(|until| now < until));
+            .filter(|notice| mapped || notice.until.is_none_or(|until| now < until));
         self
     }
 }
@@ -85,8 +118,8 @@ pub struct Plan {
     pub version: Option<String>,
     /// The URL at which the page has to be seen.
     pub url: String,
-    /// When the function at the edge takes the page down by itself: the longest term, from this plan on. It belongs to
-    /// the moment, so that an approval holds whenever it is given.
+    /// When the page comes down by itself: the longest term, from this plan on. It belongs to the moment, so that an
+    /// approval holds whenever it is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<DateTime<Utc>>,
 }
@@ -116,13 +149,75 @@ impl Plan {
     #[must_use]
     pub fn summary(&self) -> String {
         let up = format!("the page is up for {}", self.notice.incident);
-        match self.routes.as_ref().and_then(|it| it.holder.as_ref()) {
-            Some(holder) => format!(
-                "{up}; the variable {holder} of the maintenance API's stage says whose this mapping's page is"
-            ),
-            None => up,
-        }
+        let Some(routes) = &self.routes else {
+            return up;
+        };
+        let whose = routes.holder.as_ref().map(|holder| {
+            format!(
+                "; the variable {holder} of the maintenance API's stage says whose this mapping's page is"
+            )
+        });
+        let end = match (self.until, &routes.end_machine) {
+            (Some(until), Some(_)) => format!("it ends by itself at {}", until.format(TIME)),
+            _ => "it does not end by itself, because the policy names no end_machine".to_owned(),
+        };
+        format!("{up}{}; {end}", whose.unwrap_or_default())
     }
+
+    /// What the page's end is begun with; `None` where nothing ends it.
+    #[must_use]
+    pub fn end(&self, mapping: &Mapping) -> Option<End> {
+        let routes = self.routes.as_ref()?;
+        let machine = routes.end_machine.clone()?;
+        let until = self.until?;
+        let held = self.announced().held();
+        Some(End {
+            name: format!(
+                "page-{}",
+                shared::ids::digest(&[mapping.mapping.as_str(), &held], 16)
+            ),
+            machine,
+            input: EndInput {
+                domain_name: mapping.domain_name().to_owned(),
+                base_path: mapping.base_path().to_owned(),
+                service: routes.service.clone(),
+                page: routes.page.clone(),
+                holder: mapping.holder(),
+                held,
+                until: until.format(TIME).to_string(),
+            },
+        })
+    }
+}
+
+/// An execution that ends one page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// The state machine's ARN.
+    pub machine: String,
+    /// The execution's name, the same for the same page.
+    pub name: String,
+    /// What it is given.
+    pub input: EndInput,
+}
+
+/// What the machine `MaintenancePageEnd` of the template reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EndInput {
+    /// The custom domain's name.
+    pub domain_name: String,
+    /// The base path.
+    pub base_path: String,
+    /// Where the domain led.
+    pub service: Route,
+    /// Where it leads with the page.
+    pub page: Route,
+    /// The variable that says whose the page is.
+    pub holder: String,
+    /// What it says while the page is this one.
+    pub held: String,
+    /// When the page ends, in UTC.
+    pub until: String,
 }
 
 /// Where a custom domain leads.
@@ -135,6 +230,9 @@ pub struct Routes {
     /// The stage's variable that says who holds the page of this mapping.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<String>,
+    /// The state machine that ends the page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_machine: Option<String>,
 }
 
 /// What goes into the ledger before anything is changed.
@@ -247,10 +345,11 @@ fn in_place(
 
 /// The end of the longest term of a page that goes up now, to the second; `None` where nothing at the front can end it.
 fn until(policy: &Page, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    match policy.front {
-        Front::Cloudfront(_) => Some(now.trunc_subsecs(0) + policy.term.temporary().at_most),
-        Front::ApiGateway(_) => None,
-    }
+    let ends = match &policy.front {
+        Front::Cloudfront(_) => true,
+        Front::ApiGateway(mapping) => mapping.end_machine.is_some(),
+    };
+    ends.then(|| now.trunc_subsecs(0) + policy.term.temporary().at_most)
 }
 
 /// Everything in it is settled by the event and the policy, so that a plan that was approved is the plan made again.
@@ -289,6 +388,7 @@ fn routes(observed: &Observed, policy: &Page) -> Result<Option<Routes>, String> 
             service: service.clone(),
             page,
             holder: Some(mapping.holder()),
+            end_machine: mapping.end_machine.as_ref().map(ToString::to_string),
         })),
         _ => Err(format!(
             "{} leads to the maintenance API {}, whose stage does not say who put the page up; map it to the service by hand",

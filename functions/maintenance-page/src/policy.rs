@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::arn::Arn;
-use shared::policy::{Action, Term};
+use shared::policy::{Action, Home, Term};
 
 /// The form of a mapping's ARN, for errors.
 const MAPPING: &str = "arn:aws:apigateway:<region>::/domainnames/<domain name>/basepathmappings/<base path or (none)>";
@@ -15,6 +15,9 @@ const SHA256: usize = 64;
 /// What the paths of health checks may come to as a JSON list: a key's value has at most 1,024 characters (Amazon
 /// `CloudFront` Developer Guide, "File format for key-value pairs"), and 384 are kept for the rest of the notice.
 const PATHS: usize = 640;
+/// How long the machine that ends a page can wait: an execution lasts a year at most (AWS Step Functions Developer Guide,
+/// "Step Functions service quotas"), and a day is left for what follows.
+const LONGEST_WAIT: u32 = 364 * 24 * 3_600;
 
 /// A page before one service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -72,6 +75,10 @@ pub struct Mapping {
     pub maintenance_api: String,
     /// Its stage.
     pub maintenance_stage: String,
+    /// The ARN of the state machine that takes the page down at the end of its longest term. A mapping has no end of its
+    /// own: without it, a page stays up for as long as this function cannot run.
+    #[serde(default)]
+    pub end_machine: Option<Arn>,
 }
 
 /// Who may raise the page.
@@ -141,8 +148,18 @@ impl Mapping {
                     .to_owned(),
             );
         }
-        Ok(())
+        match &self.end_machine {
+            Some(machine) if !is_machine(machine) => Err(format!(
+                "end_machine is {machine}; give arn:aws:states:<region>:<account>:stateMachine:<name>"
+            )),
+            _ => Ok(()),
+        }
     }
+}
+
+fn is_machine(arn: &Arn) -> bool {
+    let name = arn.resource().strip_prefix("stateMachine:");
+    arn.service() == "states" && name.is_some_and(|name| !name.is_empty() && !name.contains(':'))
 }
 
 impl KeyValueStore {
@@ -212,7 +229,32 @@ impl Action for Page {
                 self.next_update_minutes
             ));
         }
-        self.term.check()
+        self.term.check()?;
+        match &self.front {
+            Front::ApiGateway(Mapping {
+                end_machine: Some(_),
+                ..
+            }) if self.term.at_most_seconds.get() > LONGEST_WAIT => Err(format!(
+                "term.at_most_seconds is {}; end_machine can wait {LONGEST_WAIT} at most",
+                self.term.at_most_seconds
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_reach(&self, home: &Home) -> Result<(), String> {
+        match &self.front {
+            Front::ApiGateway(Mapping {
+                end_machine: Some(machine),
+                ..
+            }) if machine.region() != home.region || machine.account() != home.account => {
+                Err(format!(
+                    "end_machine {machine} is of another account or region than the function; deploy the stack beside it, or name the machine of {} in {}",
+                    home.account, home.region
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -236,6 +278,8 @@ fn check_url(url: &str) -> Result<(), String> {
 mod tests {
     use super::*;
     use serde_json::{Value, json};
+
+    const MACHINE: &str = "arn:aws:states:eu-west-1:123456789012:stateMachine:end";
 
     fn check(front: &Value, change: impl FnOnce(&mut Value)) -> Result<(), String> {
         let mut value = json!({"front": front, "url": "https://dashboard.example.com/"});
@@ -273,9 +317,28 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_of_another_account_or_region_is_out_of_reach() {
+        let mut front = mapping();
+        front["api_gateway"]["end_machine"] = json!(MACHINE);
+        check(&front, |_| {}).unwrap();
+        let page: Page = serde_json::from_value(json!({"front": front, "url": ""})).unwrap();
+        let home = |region: &str, account: &str| Home {
+            partition: "aws".to_owned(),
+            region: region.to_owned(),
+            account: account.to_owned(),
+        };
+        page.check_reach(&home("eu-west-1", "123456789012"))
+            .unwrap();
+        for elsewhere in [home("us-east-1", "123456789012"), home("eu-west-1", "1")] {
+            let error = page.check_reach(&elsewhere).unwrap_err();
+            assert!(error.contains(MACHINE), "{error}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_carried_out_is_refused_by_name() {
         type Change = fn(&mut Value);
-        let cases: [(Value, Change, &str); 12] = [
+        let cases: [(Value, Change, &str); 15] = [
             (
                 store(),
                 |v| v["front"]["cloudfront"]["key_value_store"] = json!("arn:aws:s3:::b"),
@@ -316,6 +379,27 @@ mod tests {
                 mapping(),
                 |v| v["front"]["api_gateway"]["maintenance_api"] = json!(""),
                 "must name the API",
+            ),
+            (
+                mapping(),
+                |v| {
+                    let function = "arn:aws:lambda:r:1:function:f";
+                    v["front"]["api_gateway"]["end_machine"] = json!(function);
+                },
+                "give arn:aws:states:",
+            ),
+            (
+                mapping(),
+                |v| v["front"]["api_gateway"]["end_machine"] = json!(format!("{MACHINE}:1")),
+                "give arn:aws:states:",
+            ),
+            (
+                mapping(),
+                |v| {
+                    v["front"]["api_gateway"]["end_machine"] = json!(MACHINE);
+                    v["term"] = json!({"at_most_seconds": 31_536_000});
+                },
+                "can wait 31449600 at most",
             ),
             (
                 store(),

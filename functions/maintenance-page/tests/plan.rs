@@ -5,7 +5,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use maintenance_page::MaintenancePage;
 use maintenance_page::plan::{
-    BY, Lowering, Notice, Observed, Plan, Route, Snapshot, lowering, plan,
+    BY, Lowering, Notice, Observed, Plan, Route, Snapshot, holder_of, lowering, plan,
 };
 use maintenance_page::policy::{Front, Page};
 use proptest::prelude::*;
@@ -15,6 +15,7 @@ use shared::policy::Action as _;
 use shared::remediation::{InPlace, Moment, Planned, PlannedBy, Remediation as _};
 
 const INCIDENT: &str = "inc-1";
+const MACHINE: &str = "arn:aws:states:eu-west-1:123456789012:stateMachine:end";
 
 fn now() -> DateTime<Utc> {
     "2026-11-02T09:28:20Z".parse().unwrap()
@@ -35,6 +36,7 @@ fn policy(front: &str) -> Page {
             "mapping": "arn:aws:apigateway:eu-west-1::/domainnames/api.example.com/basepathmappings/(none)",
             "maintenance_api": "page",
             "maintenance_stage": "page",
+            "end_machine": (front == "ending").then_some(MACHINE),
         }}),
     };
     serde_json::from_value(json!({"front": front, "url": "https://api.example.com/"})).unwrap()
@@ -184,7 +186,7 @@ fn the_longest_notice_of_a_policy_fits_into_the_key_value_store() {
 
 #[test]
 fn a_plan_is_the_same_whenever_it_is_made_so_that_it_can_be_approved() {
-    for front in ["cloudfront", "domain"] {
+    for front in ["cloudfront", "domain", "ending"] {
         let seen = observed(front, None);
         let (first, _) = acts(decide(&seen, front, None, false, now()));
         let late = now() + TimeDelta::hours(5);
@@ -197,9 +199,91 @@ fn a_plan_is_the_same_whenever_it_is_made_so_that_it_can_be_approved() {
             plan
         };
         assert_eq!(approved(&first), approved(&later));
-        // Approved late, the page still has its whole term at the edge.
-        let whole = (front == "cloudfront").then(|| late + TimeDelta::hours(4));
+        // Approved late, the page still has its whole term.
+        let whole = (front != "domain").then(|| late + TimeDelta::hours(4));
         assert_eq!(later.announced().until, whole);
+    }
+}
+
+#[test]
+fn a_mapped_page_ends_by_itself_where_the_policy_names_a_machine() {
+    let raised = |front| acts(decide(&observed(front, None), front, None, false, now())).0;
+    let Front::ApiGateway(mapping) = policy("ending").front else {
+        panic!("another front")
+    };
+    let ending = raised("ending");
+    let end = ending.end(&mapping).unwrap();
+    assert_eq!(end.machine, MACHINE);
+    assert_eq!(
+        json!(end.input),
+        json!({
+            "domain_name": "api.example.com",
+            "base_path": "(none)",
+            "service": {"api": "service", "stage": "prod"},
+            "page": {"api": "page", "stage": "page"},
+            "holder": mapping.holder(),
+            "held": "forgeguard,2026-11-02T13:28:20Z,inc-1",
+            "until": "2026-11-02T13:28:20Z",
+        })
+    );
+    // Step Functions API Reference, "StartExecution": 80 characters, and none of its special ones.
+    let plain = |it: char| it.is_ascii_alphanumeric() || it == '-';
+    assert!(
+        end.name.len() <= 80 && end.name.chars().all(plain),
+        "{end:?}"
+    );
+    assert!(
+        ending
+            .summary()
+            .contains("ends by itself at 2026-11-02T13:28:20Z")
+    );
+    let endless = raised("domain");
+    assert_eq!(endless.end(&mapping), None);
+    assert!(endless.summary().contains("does not end by itself"));
+    assert_eq!(raised("cloudfront").end(&mapping), None);
+}
+
+/// The end of one page must not take down the next, and a retry must not begin another.
+#[test]
+fn each_page_has_an_end_of_its_own() {
+    let Front::ApiGateway(mapping) = policy("ending").front else {
+        panic!("another front")
+    };
+    let of = |at, incident: &str| {
+        let (mut plan, _) = acts(decide(&observed("ending", None), "ending", None, false, at));
+        incident.clone_into(&mut plan.notice.incident);
+        plan.end(&mapping).unwrap()
+    };
+    let first = of(now(), INCIDENT);
+    assert_eq!(first, of(now(), INCIDENT));
+    let later = now() + TimeDelta::seconds(1);
+    for other in [of(later, INCIDENT), of(now(), "inc-2")] {
+        assert_ne!(first.name, other.name);
+        assert_ne!(first.input.held, other.input.held);
+    }
+}
+
+#[test]
+fn who_holds_a_page_is_read_from_what_its_variable_says() {
+    let until: DateTime<Utc> = "2026-11-02T13:28:20Z".parse().unwrap();
+    let cases = [
+        ("forgeguard", BY, None),
+        (
+            "forgeguard,2026-11-02T13:28:20Z,inc-1",
+            BY,
+            Some((until, "inc-1")),
+        ),
+        ("forgeguard,soon,inc-1", "forgeguard,soon,inc-1", None),
+        ("forgeguard-fan", "forgeguard-fan", None),
+        ("anna", "anna", None),
+        (
+            "anna,2026-11-02T13:28:20Z,inc-1",
+            "anna,2026-11-02T13:28:20Z,inc-1",
+            None,
+        ),
+    ];
+    for (held, by, page) in cases {
+        assert_eq!(holder_of(held), (by, page));
     }
 }
 
@@ -297,6 +381,10 @@ fn a_page_past_its_time_counts_as_down() {
     seen.notice.as_mut().unwrap().until = Some(until);
     assert!(seen.clone().at(now()).notice.is_some());
     assert!(seen.at(until).notice.is_none());
+    // A mapping leads to its page until somebody changes it.
+    let mut mapped = observed("ending", Some(BY));
+    mapped.notice.as_mut().unwrap().until = Some(until);
+    assert!(mapped.at(until).notice.is_some());
 }
 
 fn anything_observed() -> impl Strategy<Value = Observed> {

@@ -19,6 +19,7 @@ use crate::{Error, Result};
 
 const LAUNCHER: &str = "xtask/cloud/launcher.py";
 const CODEDEPLOY: &str = "xtask/cloud/codedeploy.py";
+const STEPFUNCTIONS: &str = "xtask/cloud/stepfunctions.py";
 /// The emulator takes the account's number for its root user's access key, whatever the secret.
 const ROOT_ACCESS_KEY_ID: &str = ACCOUNT;
 const ROOT_SECRET_ACCESS_KEY: &str = "root";
@@ -55,7 +56,7 @@ pub(super) struct Operator {
 /// All that decides which emulator runs.
 pub(super) fn recipe() -> Result<String> {
     let mut recipe = String::new();
-    for file in [LAUNCHER, CODEDEPLOY, tools::REQUIREMENTS] {
+    for file in [LAUNCHER, CODEDEPLOY, STEPFUNCTIONS, tools::REQUIREMENTS] {
         let path = root().join(file);
         recipe += &fs::read_to_string(&path).map_err(Error::file("read", path))?;
     }

@@ -3,11 +3,16 @@
 //! The variables of the API's stage say what the page tells, and one for each mapping that shows it says whose it is
 //! there. A mapping has no version: it is read again right before it
 //! is changed (Amazon API Gateway API Reference, `UpdateBasePathMapping`).
+//!
+//! Nor has a mapping an end. Before the page goes up, an execution of a state machine is begun that waits for it. The same
+//! name and input once more is the same execution while that is open; afterwards, or with another input, the name is
+//! taken (AWS Step Functions API Reference, `StartExecution`).
 
 use aws_sdk_apigateway::Client;
 use aws_sdk_apigateway::config::http::HttpResponse;
 use aws_sdk_apigateway::error::SdkError;
 use aws_sdk_apigateway::types::{Op, PatchOperation};
+use aws_sdk_sfn::operation::start_execution::StartExecutionError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use chrono::{DateTime, Utc};
 use shared::aws_error::AwsError;
@@ -17,7 +22,7 @@ use std::collections::{BTreeSet, HashMap};
 use crate::MaintenancePage;
 use crate::aws::{InFront, Moved};
 use crate::error::PageError;
-use crate::plan::{Notice, Observed, Plan, Route, Snapshot};
+use crate::plan::{End, Notice, Observed, Plan, Route, Snapshot, holder_of};
 use crate::policy::Mapping;
 
 /// Who put the page up, where an earlier release did: one variable for every mapping.
@@ -33,6 +38,7 @@ const ANOTHER: &str = "another-hand";
 /// A custom domain, by its mapping.
 pub(super) struct CustomDomain<'a> {
     pub(super) client: &'a Client,
+    pub(super) states: &'a aws_sdk_sfn::Client,
     pub(super) policy: &'a Mapping,
 }
 
@@ -97,6 +103,33 @@ impl CustomDomain<'_> {
         Ok(())
     }
 
+    /// Has the page end by itself. `Overtaken` where the end's name is taken.
+    async fn begin(&self, end: End, _clearance: Clearance<'_>) -> Result<Moved, PageError> {
+        let begun = self
+            .states
+            .start_execution()
+            .state_machine_arn(&end.machine)
+            .name(end.name)
+            .input(serde_json::to_string(&end.input).unwrap_or_default())
+            .send()
+            .await;
+        match begun {
+            Ok(_) => Ok(Moved::There),
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(StartExecutionError::is_execution_already_exists) =>
+            {
+                Ok(Moved::Overtaken)
+            }
+            Err(error) => Err(PageError::Aws(AwsError::new(
+                "states:StartExecution",
+                end.machine,
+                &error,
+            ))),
+        }
+    }
+
     fn is_page(&self, route: &Route) -> bool {
         route.api == self.policy.maintenance_api && route.stage == self.policy.maintenance_stage
     }
@@ -133,15 +166,23 @@ impl InFront for CustomDomain<'_> {
         let Some(routes) = &plan.routes else {
             return Ok(Moved::Overtaken);
         };
-        // What nobody is led to can be prepared while the mapping is read again.
+        // What nobody is led to can be prepared while the mapping is read again; and a page whose end is not begun does
+        // not go up.
         let clearance = work.clear("announce the page")?;
-        let announced = announced(&plan.notice, &self.policy.holder());
+        let announced = announced(&plan.announced(), &self.policy.holder());
         let announced = self.set_variables(&routes.page, announced, clearance);
-        let (route, ()) = tokio::try_join!(self.route(), announced)?;
+        let clearance = work.clear("have the page end by itself")?;
+        let begun = async {
+            match plan.end(self.policy) {
+                Some(end) => self.begin(end, clearance).await,
+                None => Ok(Moved::There),
+            }
+        };
+        let (route, (), begun) = tokio::try_join!(self.route(), announced, begun)?;
         if route == routes.page {
             return Ok(Moved::There);
         }
-        if route != routes.service {
+        if route != routes.service || begun == Moved::Overtaken {
             return Ok(Moved::Overtaken);
         }
         let clearance = work.clear("lead the domain to the page")?;
@@ -188,7 +229,7 @@ fn replace(path: &str, value: &str) -> PatchOperation {
 fn announced(notice: &Notice, holder: &str) -> Vec<PatchOperation> {
     let set = |name: &str, value: &str| replace(&format!("/variables/{name}"), value);
     vec![
-        set(holder, &notice.by),
+        set(holder, &notice.held()),
         set(INCIDENT, &notice.incident),
         set(SINCE, &notice.since.format(TIME).to_string()),
         set(NEXT_UPDATE_MINUTES, &notice.next_update_minutes.to_string()),
@@ -198,13 +239,18 @@ fn announced(notice: &Notice, holder: &str) -> Vec<PatchOperation> {
 fn notice(variables: &HashMap<String, String>, holder: &str) -> Notice {
     let variable = |name: &str| variables.get(name).map(String::as_str);
     let since = variable(SINCE).and_then(|since| since.parse::<DateTime<Utc>>().ok());
-    let by = variable(holder).or_else(|| variable(BY));
+    let held = variable(holder).or_else(|| variable(BY));
+    let (by, page) = holder_of(held.unwrap_or(ANOTHER));
+    let incident = page.map(|(_, incident)| incident);
     let minutes = variable(NEXT_UPDATE_MINUTES).and_then(|minutes| minutes.parse().ok());
     Notice {
-        by: by.unwrap_or(ANOTHER).to_owned(),
-        incident: variable(INCIDENT).unwrap_or_default().to_owned(),
+        by: by.to_owned(),
+        incident: incident
+            .or_else(|| variable(INCIDENT))
+            .unwrap_or_default()
+            .to_owned(),
         since: since.unwrap_or_default(),
-        until: None,
+        until: page.map(|(until, _)| until),
         next_update_minutes: minutes.unwrap_or_default(),
         retry_after: None,
         bypass_sha256: None,
@@ -217,31 +263,34 @@ mod tests {
     use super::*;
     use crate::plan;
 
+    fn variables(operations: &[PatchOperation]) -> HashMap<String, String> {
+        let allowed = |it: char| it.is_ascii_alphanumeric() || "-._~:/?#&=,".contains(it);
+        let variable = |operation: &PatchOperation| {
+            let name = operation.path().unwrap().strip_prefix("/variables/");
+            let value = operation.value().unwrap();
+            assert!(value.chars().all(allowed), "{value}");
+            (name.unwrap().to_owned(), value.to_owned())
+        };
+        operations.iter().map(variable).collect()
+    }
+
     #[test]
     fn what_is_announced_is_read_back() {
-        let put = Notice {
-            by: plan::BY.to_owned(),
-            incident: "inc-1".to_owned(),
-            since: DateTime::UNIX_EPOCH,
-            until: None,
-            next_update_minutes: 15,
-            retry_after: None,
-            bypass_sha256: None,
-            health_check_paths: BTreeSet::new(),
-        };
-        let operations = announced(&put, "by_1");
-        let allowed = |it: char| it.is_ascii_alphanumeric() || "-._~:/?#&=,".contains(it);
-        let variables: HashMap<String, String> = operations
-            .iter()
-            .map(|operation| {
-                let name = operation.path().unwrap().strip_prefix("/variables/");
-                let value = operation.value().unwrap();
-                assert!(value.chars().all(allowed), "{value}");
-                (name.unwrap().to_owned(), value.to_owned())
-            })
-            .collect();
-        assert_eq!(notice(&variables, "by_1"), put);
-        assert_eq!(notice(&variables, "by_2").by, ANOTHER);
+        for until in [None, Some(DateTime::UNIX_EPOCH)] {
+            let put = Notice {
+                by: plan::BY.to_owned(),
+                incident: "inc-1".to_owned(),
+                since: DateTime::UNIX_EPOCH,
+                until,
+                next_update_minutes: 15,
+                retry_after: None,
+                bypass_sha256: None,
+                health_check_paths: BTreeSet::new(),
+            };
+            let variables = variables(&announced(&put, "by_1"));
+            assert_eq!(notice(&variables, "by_1"), put);
+            assert_eq!(notice(&variables, "by_2").by, ANOTHER);
+        }
         assert_eq!(notice(&HashMap::new(), "by_1").by, ANOTHER);
         // An earlier release named itself once for all mappings.
         let earlier = HashMap::from([(BY.to_owned(), plan::BY.to_owned())]);
