@@ -851,6 +851,7 @@ class Exports(Case):
         self.assertEqual(integration["cacheNamespace"], self.root)
         self.assertEqual(integration["cacheKeyParameters"], ["method.request.querystring.q"])
 
+
 class Machines(Case):
     """Step Functions: API Reference, "StartExecution"; Developer Guide, "Learning to use AWS service SDK integrations"."""
 
