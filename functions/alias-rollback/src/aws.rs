@@ -1,10 +1,10 @@
 //! The calls that a rollback makes: to Lambda, `CloudWatch` and, where the policy names a group, `CodeDeploy`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_config::SdkConfig;
 use aws_config::retry::RetryConfig;
-use aws_sdk_cloudwatch::types::MetricDataQuery;
+use aws_sdk_cloudwatch::operation::get_metric_data::GetMetricDataOutput;
 use aws_sdk_codedeploy::operation::stop_deployment::StopDeploymentError;
 use aws_sdk_codedeploy::types::{
     DeploymentCreator, DeploymentInfo, DeploymentStatus, RollbackInfo,
@@ -22,11 +22,16 @@ use shared::metric_data;
 use shared::remediation::Clearance;
 
 use crate::error::RollbackError;
-use crate::observed::{Alias, Deployment, Observed, Traffic, Version};
-use crate::policy::{DeploymentGroup, Rollback};
+use crate::observed::{Alias, Deployment, Minutes, Observed, Served, Traffic, Version};
+use crate::policy::{DeploymentGroup, Rollback, SmokeTest, name_and_qualifier};
 
 /// Pages of versions read at most; 50 versions each.
 const PAGES: usize = 20;
+/// How far back figures by the minute are read at most, in seconds: 1,440 of each fit into one answer (Amazon `CloudWatch`
+/// API Reference, "`GetMetricData`": 100,800 data points).
+const LONGEST_REACH: u32 = 86_400;
+/// What was served before a take-over is read besides.
+const BEFORE: TimeDelta = TimeDelta::hours(1);
 /// The tag that `CloudFormation` puts on all that it makes.
 const STACK_TAG: &str = "aws:cloudformation:stack-name";
 
@@ -73,6 +78,7 @@ impl Aws {
     pub async fn observe(
         &self,
         policy: &Rollback,
+        scheduled: bool,
         now: DateTime<Utc>,
     ) -> Result<Observed, RollbackError> {
         let function = policy.function_arn();
@@ -92,14 +98,24 @@ impl Aws {
                 self.stack(policy),
                 self.allocating(policy),
             )?;
-        let ((total, by_version), deployment) =
-            tokio::try_join!(self.traffic(policy, &alias, now), self.told(deployment))?;
+        let reach = if scheduled {
+            policy.attestation.max_window_seconds.get()
+        } else {
+            policy.blame.recency_seconds.get()
+        };
+        let (minutes, deployment) = tokio::try_join!(
+            self.served(policy, &alias, (reach, now)),
+            self.told(deployment)
+        )?;
+        let (total, by_version) = in_window(policy, &minutes, now);
         Ok(Observed {
             alias,
             versions,
             more_versions,
             by_version,
             total,
+            minutes,
+            scheduled,
             deployment,
             allocating: allocating == Provisioned::Allocating,
             used_by: mappings.into_iter().chain(permitted).collect(),
@@ -216,9 +232,16 @@ impl Aws {
             .and_then(DeploymentInfo::rollback_info)
             .and_then(RollbackInfo::rollback_triggering_deployment_id)
             .is_some();
+        let revision = info.and_then(DeploymentInfo::revision);
+        #[allow(deprecated)] // What CloudFormation begins may still be of this form.
+        let app_spec = revision.and_then(|revision| {
+            let content = revision.app_spec_content().and_then(|spec| spec.content());
+            content.or_else(|| revision.string().and_then(|spec| spec.content()))
+        });
         Ok(Some(Deployment {
             id,
             rolls_back: by_itself || of_another,
+            target: app_spec.and_then(target_version),
         }))
     }
 
@@ -361,33 +384,33 @@ impl Aws {
         }
     }
 
-    /// What the alias served in the window, as a whole and by version.
+    /// What was served minute by minute, up to `reach` seconds ago: by the alias, as a whole and by version, and by what
+    /// else the policy has counted.
     ///
-    /// Lambda counts an alias's invocations under `FunctionName` and `Resource`, and by `ExecutedVersion` besides
-    /// (AWS Lambda Developer Guide, "Types of metrics for Lambda functions").
-    async fn traffic(
+    /// Lambda counts an alias's invocations under `FunctionName` and `Resource`, and by `ExecutedVersion` besides, by the
+    /// minute in which an invocation began (AWS Lambda Developer Guide, "Viewing metrics for Lambda functions" and "Types
+    /// of metrics for Lambda functions"). API Gateway counts a REST API's requests as `Count` and its server errors as
+    /// `5XXError`, under `ApiName` and, with it, `Stage` (Amazon API Gateway Developer Guide, "Amazon API Gateway
+    /// dimensions and metrics").
+    async fn served(
         &self,
         policy: &Rollback,
         alias: &Alias,
-        now: DateTime<Utc>,
-    ) -> Result<(Traffic, BTreeMap<u64, Traffic>), RollbackError> {
-        let window = TimeDelta::seconds(i64::from(policy.blame.window_seconds.get()));
-        let resource = format!("{}:{}", policy.function(), policy.name());
-        let versions: Vec<Option<u64>> = [None, Some(alias.version)]
-            .into_iter()
-            .chain(alias.weights.keys().copied().map(Some))
-            .collect();
-        let mut request = metric_data::of_window(&self.cloudwatch, window, now);
-        for version in &versions {
-            for metric in ["Invocations", "Errors"] {
-                let id = id(metric, *version);
-                request = request.metric_data_queries(query(
-                    &id,
-                    metric,
-                    policy.function(),
-                    &resource,
-                    *version,
-                ));
+        (reach, now): (u32, DateTime<Utc>),
+    ) -> Result<Served, RollbackError> {
+        let reach = TimeDelta::seconds(i64::from(reach.min(LONGEST_REACH))) + BEFORE;
+        let counts = counts(policy, alias);
+        let mut request = metric_data::of_window(&self.cloudwatch, reach, now);
+        for (number, count) in counts.iter().enumerate() {
+            for (which, metric) in [("all", count.all), ("bad", count.bad)] {
+                let dimensions: Vec<_> = count
+                    .dimensions
+                    .iter()
+                    .map(|(name, value)| (*name, value.as_str()))
+                    .collect();
+                let id = format!("{which}_{number}");
+                let query = metric_data::sums(&id, count.namespace, metric, &dimensions);
+                request = request.metric_data_queries(query);
             }
         }
         let answer = request
@@ -400,17 +423,24 @@ impl Aws {
                 alias: policy.alias.to_string(),
             });
         }
-        let sum = |metric: &str, version| metric_data::sum(&answer, &id(metric, version));
-        let served = |version| Traffic {
-            invocations: sum("Invocations", version),
-            errors: sum("Errors", version),
-        };
-        let by_version = versions
-            .iter()
-            .flatten()
-            .map(|version| (*version, served(Some(*version))))
-            .collect();
-        Ok((served(None), by_version))
+        let mut served = Served::default();
+        for (number, count) in counts.into_iter().enumerate() {
+            let all = by_minute(&answer, &format!("all_{number}"));
+            let bad = by_minute(&answer, &format!("bad_{number}"));
+            let minutes = minutes(&all, &bad, count.what == Counted::Throttled);
+            match count.what {
+                Counted::Alias => served.alias = minutes,
+                Counted::Version(version) => {
+                    served.by_version.insert(version, minutes);
+                }
+                Counted::Throttled => served.throttled = minutes,
+                Counted::Api => served.api = minutes,
+                Counted::Peer(peer) => {
+                    served.peers.insert(peer, minutes);
+                }
+            }
+        }
+        Ok(served)
     }
 
     /// Points the alias from a version, or off the weights beside it, to one version alone, under the revision that was
@@ -460,16 +490,39 @@ impl Aws {
         }
     }
 
-    /// Invokes the function under this qualified ARN once, never again by itself; gives the function's error, if it
-    /// answers with one.
+    /// Invokes the function under this qualified ARN once, never again by itself; gives what is wrong with the answer,
+    /// if something is: a function error, a proxy answer whose status the policy takes for a failure, or the answer of
+    /// another version than the one meant.
+    ///
+    /// `ExecutedVersion` names the version that ran, where an alias was invoked (AWS Lambda API Reference, "Invoke"). A
+    /// function behind an API tells its failure by `statusCode` (Amazon API Gateway Developer Guide, "Output format of a
+    /// Lambda function for proxy integration").
     pub async fn smoke_test(
         &self,
         function: &str,
-        payload: &Value,
+        (test, version): (&SmokeTest, u64),
         _clearance: Clearance<'_>,
     ) -> Result<Option<String>, RollbackError> {
-        let answer = self
-            .lambda
+        let answer = self.invoke(function, &test.payload).await?;
+        let payload = answer
+            .payload()
+            .map(|payload| String::from_utf8_lossy(payload.as_ref()).into_owned())
+            .unwrap_or_default();
+        let verdict = Answer {
+            function_error: answer.function_error(),
+            executed_version: answer.executed_version(),
+            payload: &payload,
+        };
+        Ok(verdict.problem(test, version))
+    }
+
+    /// Invokes the function under this qualified ARN once, never again by itself.
+    async fn invoke(
+        &self,
+        function: &str,
+        payload: &Value,
+    ) -> Result<aws_sdk_lambda::operation::invoke::InvokeOutput, RollbackError> {
+        self.lambda
             .invoke()
             .function_name(function)
             .payload(Blob::new(payload.to_string()))
@@ -479,14 +532,7 @@ impl Aws {
             )
             .send()
             .await
-            .map_err(|error| failed("lambda:InvokeFunction", function, &error))?;
-        Ok(answer.function_error().map(|error| {
-            let told = answer
-                .payload()
-                .map(|payload| String::from_utf8_lossy(payload.as_ref()).into_owned())
-                .unwrap_or_default();
-            format!("{error}: {}", told.chars().take(300).collect::<String>())
-        }))
+            .map_err(|error| failed("lambda:InvokeFunction", function, &error))
     }
 }
 
@@ -540,27 +586,225 @@ fn configuration(version: &FunctionConfiguration) -> String {
     shared::ids::digest(&settings, 16)
 }
 
-fn id(metric: &str, version: Option<u64>) -> String {
-    let metric = metric.to_lowercase();
-    match version {
-        Some(version) => format!("{metric}_{version}"),
-        None => metric,
+/// What is counted, as `CloudWatch` has it.
+struct Count {
+    what: Counted,
+    namespace: &'static str,
+    all: &'static str,
+    bad: &'static str,
+    dimensions: Vec<(&'static str, String)>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Counted {
+    Alias,
+    Version(u64),
+    Throttled,
+    Api,
+    Peer(String),
+}
+
+fn counts(policy: &Rollback, alias: &Alias) -> Vec<Count> {
+    let of_function = |what, bad, dimensions| Count {
+        what,
+        namespace: "AWS/Lambda",
+        all: "Invocations",
+        bad,
+        dimensions,
+    };
+    let of_alias = vec![
+        ("FunctionName", policy.function().to_owned()),
+        (
+            "Resource",
+            format!("{}:{}", policy.function(), policy.name()),
+        ),
+    ];
+    let mut counts = vec![of_function(Counted::Alias, "Errors", of_alias.clone())];
+    for version in [alias.version].iter().chain(alias.weights.keys()) {
+        let executed = ("ExecutedVersion", version.to_string());
+        let dimensions = of_alias.iter().cloned().chain([executed]).collect();
+        counts.push(of_function(
+            Counted::Version(*version),
+            "Errors",
+            dimensions,
+        ));
+    }
+    if policy.blame.throttles {
+        counts.push(of_function(Counted::Throttled, "Throttles", of_alias));
+    }
+    for peer in &policy.blame.peers {
+        let (name, qualifier) = name_and_qualifier(peer);
+        let mut dimensions = vec![("FunctionName", name.to_owned())];
+        if !qualifier.is_empty() {
+            dimensions.push(("Resource", format!("{name}:{qualifier}")));
+        }
+        counts.push(of_function(
+            Counted::Peer(peer.to_string()),
+            "Errors",
+            dimensions,
+        ));
+    }
+    counts.extend(policy.blame.api.as_ref().map(|api| {
+        let stage = api.stage.iter().map(|stage| ("Stage", stage.clone()));
+        Count {
+            what: Counted::Api,
+            namespace: "AWS/ApiGateway",
+            all: "Count",
+            bad: "5XXError",
+            dimensions: [("ApiName", api.name.clone())]
+                .into_iter()
+                .chain(stage)
+                .collect(),
+        }
+    }));
+    counts
+}
+
+/// A query's figures by minute.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Counts.
+fn by_minute(answer: &GetMetricDataOutput, id: &str) -> BTreeMap<DateTime<Utc>, u64> {
+    let results = answer.metric_data_results().iter();
+    results
+        .filter(|result| result.id() == Some(id))
+        .flat_map(|result| result.timestamps().iter().zip(result.values()))
+        .filter_map(|(at, value)| {
+            let at = DateTime::from_timestamp(at.secs(), 0)?;
+            Some((at, value.round() as u64))
+        })
+        .collect()
+}
+
+/// What was served, of which how much failed. What was throttled is not among the invocations (AWS Lambda Developer
+/// Guide, "Types of metrics for Lambda functions").
+fn minutes(
+    all: &BTreeMap<DateTime<Utc>, u64>,
+    bad: &BTreeMap<DateTime<Utc>, u64>,
+    besides: bool,
+) -> Minutes {
+    let keys: BTreeSet<_> = all.keys().chain(bad.keys()).collect();
+    let minutes = keys.into_iter().map(|at| {
+        let errors = bad.get(at).copied().unwrap_or_default();
+        let all = all.get(at).copied().unwrap_or_default();
+        let invocations = if besides { all + errors } else { all };
+        (
+            *at,
+            Traffic {
+                invocations,
+                errors,
+            },
+        )
+    });
+    minutes.collect()
+}
+
+/// What the alias served in the window, as a whole and by version.
+fn in_window(
+    policy: &Rollback,
+    served: &Served,
+    now: DateTime<Utc>,
+) -> (Traffic, BTreeMap<u64, Traffic>) {
+    let window = TimeDelta::seconds(i64::from(policy.blame.window_seconds.get()));
+    // The minute that holds its beginning counts as a whole, as CloudWatch has it.
+    let begin = DateTime::from_timestamp((now - window).timestamp().div_euclid(60) * 60, 0);
+    let from = begin.unwrap_or(now - window);
+    let sum = |minutes: &Minutes| minutes.range(from..).map(|(_, traffic)| *traffic).sum();
+    let by_version = served.by_version.iter();
+    let by_version = by_version.map(|(version, minutes)| (*version, sum(minutes)));
+    (sum(&served.alias), by_version.collect())
+}
+
+/// What an invocation gave.
+struct Answer<'a> {
+    function_error: Option<&'a str>,
+    executed_version: Option<&'a str>,
+    payload: &'a str,
+}
+
+impl Answer<'_> {
+    fn problem(&self, test: &SmokeTest, version: u64) -> Option<String> {
+        let told: String = self.payload.chars().take(300).collect();
+        if let Some(error) = self.function_error {
+            return Some(format!("{error}: {told}"));
+        }
+        let executed = self.executed_version.and_then(|v| v.parse::<u64>().ok());
+        if let Some(other) = executed.filter(|executed| *executed != version) {
+            return Some(format!(
+                "version {other} answered, and not version {version}: {told}"
+            ));
+        }
+        let answer: Value = serde_json::from_str(self.payload).unwrap_or_default();
+        let status = answer["statusCode"].as_u64()?;
+        (status >= u64::from(test.fails_from_status))
+            .then(|| format!("it answers with status {status}: {told}"))
     }
 }
 
-fn query(
-    id: &str,
-    metric: &str,
-    function: &str,
-    resource: &str,
-    version: Option<u64>,
-) -> MetricDataQuery {
-    let version = version.map(|version| version.to_string());
-    let mut dimensions = vec![("FunctionName", function), ("Resource", resource)];
-    dimensions.extend(
-        version
-            .as_deref()
-            .map(|version| ("ExecutedVersion", version)),
-    );
-    metric_data::sums(id, "AWS/Lambda", metric, &dimensions)
+/// The version that a deployment brings, from its `AppSpec`, which is JSON or YAML (AWS `CodeDeploy` User Guide, "`AppSpec`
+/// 'resources' section (AWS Lambda deployments)").
+fn target_version(app_spec: &str) -> Option<u64> {
+    let found = app_spec.to_ascii_lowercase();
+    let (_, rest) = found.split_once("targetversion")?;
+    let rest = rest.trim_start_matches(|c: char| c.is_whitespace() || "\"':".contains(c));
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn test() -> SmokeTest {
+        serde_json::from_value(json!({"payload": {}})).unwrap()
+    }
+
+    fn answer<'a>(version: Option<&'a str>, payload: &'a str) -> Answer<'a> {
+        Answer {
+            function_error: None,
+            executed_version: version,
+            payload,
+        }
+    }
+
+    #[test]
+    fn a_server_error_in_a_good_answer_fails_the_smoke_test() {
+        let failing = answer(Some("3"), r#"{"statusCode": 502, "body": "no database"}"#);
+        let problem = failing.problem(&test(), 3).unwrap();
+        assert!(problem.contains("status 502") && problem.contains("no database"));
+        let refused = answer(Some("3"), r#"{"statusCode": 403}"#);
+        assert_eq!(refused.problem(&test(), 3), None);
+        let strict = SmokeTest {
+            fails_from_status: 400,
+            ..test()
+        };
+        assert!(refused.problem(&strict, 3).is_some());
+        for fine in ["null", "", "[1]", r#"{"statusCode": "teapot"}"#, "\"done\""] {
+            assert_eq!(answer(None, fine).problem(&test(), 3), None, "{fine}");
+        }
+    }
+
+    #[test]
+    fn the_answer_of_another_version_proves_nothing() {
+        let other = answer(Some("4"), r#"{"statusCode": 200}"#);
+        let problem = other.problem(&test(), 3).unwrap();
+        assert!(problem.contains("version 4 answered, and not version 3"));
+    }
+
+    #[test]
+    fn the_version_that_a_deployment_brings_is_read_in_either_form() {
+        let json =
+            r#"{"Resources":[{"f":{"Properties":{"CurrentVersion":"6","TargetVersion":"7"}}}]}"#;
+        assert_eq!(target_version(json), Some(7));
+        let yaml = "properties:\n  currentversion: 6\n  targetversion: 7\n";
+        assert_eq!(target_version(yaml), Some(7));
+        assert_eq!(target_version("hooks: []"), None);
+    }
+
+    #[test]
+    fn throttled_attempts_are_none_of_the_invocations() {
+        let at = DateTime::UNIX_EPOCH;
+        let (all, bad) = (BTreeMap::from([(at, 10)]), BTreeMap::from([(at, 5)]));
+        assert_eq!(minutes(&all, &bad, true)[&at].invocations, 15);
+        assert_eq!(minutes(&all, &bad, false)[&at].invocations, 10);
+    }
 }

@@ -2,13 +2,15 @@
 //! was seen to serve well, or by stopping the deployment that brings it.
 //!
 //! The story of a run: [`aws`] reads what is [`observed`] of the alias, its versions and what each of them served,
-//! [`plan`] decides who is to blame and where to go, [`aws`] moves the alias under the revision that was observed, and
+//! [`plan`] decides who is to blame, with [`onset`], and where to go, [`aws`] moves the alias under the revision that was observed, and
 //! [`memory`] keeps which versions are good, which are bad, and what was rolled back.
 
 pub mod aws;
+mod blame;
 pub mod error;
 pub mod memory;
 pub mod observed;
+pub mod onset;
 pub mod plan;
 pub mod policy;
 
@@ -83,10 +85,10 @@ impl Remediation for AliasRollback {
     async fn observe(
         &self,
         action: &Rollback,
-        _event: Option<&AlarmEvent>,
+        event: Option<&AlarmEvent>,
         now: DateTime<Utc>,
     ) -> Result<Observed, RollbackError> {
-        Box::pin(self.aws.observe(action, now)).await
+        Box::pin(self.aws.observe(action, event.is_none(), now)).await
     }
 
     fn plan(observed: &Observed, action: &Rollback, moment: &Moment<'_, Self>) -> PlannedBy<Self> {
@@ -161,7 +163,7 @@ impl Remediation for AliasRollback {
 
     async fn settled(&self, plan: &Plan, action: &Rollback, work: &Work<'_, Self>) -> End<Never> {
         match plan.step {
-            Step::Point { .. } => self.smoke_test(action, work).await,
+            Step::Point { to, .. } => self.smoke_test(action, to, work).await,
             Step::StopDeployment { .. } => End::Finished,
         }
     }
@@ -232,7 +234,7 @@ impl AliasRollback {
             }
         };
         if alias.points_alone_to(to) {
-            return (self.smoke_test(action, work).await, alone);
+            return (self.smoke_test(action, to, work).await, alone);
         }
         let provisioned = self.aws.allocating(action).await;
         if !dropped && alias.is_leaving(from, to) && !matches!(provisioned, Ok(Provisioned::None)) {
@@ -250,13 +252,13 @@ impl AliasRollback {
     }
 
     /// The end of a rollback: what the alias answers now.
-    async fn smoke_test(&self, action: &Rollback, work: &Work<'_, Self>) -> End<Never> {
+    async fn smoke_test(&self, action: &Rollback, to: u64, work: &Work<'_, Self>) -> End<Never> {
         let Some(test) = &action.smoke_test else {
             return End::Finished;
         };
         let alias = action.alias.as_str();
         let tried = match work.clear("try the alias") {
-            Ok(clearance) => self.aws.smoke_test(alias, &test.payload, clearance).await,
+            Ok(clearance) => self.aws.smoke_test(alias, (test, to), clearance).await,
             Err(error) => Err(error.into()),
         };
         match tried {

@@ -6,6 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use shared::remediation::Lesson;
 
+use crate::blame::lately;
 use crate::observed::{Observed, Traffic};
 use crate::policy::Rollback;
 
@@ -153,8 +154,8 @@ pub fn learn(
     if served != Some(version) || known.was_brought_back(version) {
         news = known.taken_over(version, now);
     }
-    let traffic = observed.traffic_of(version);
     let since = known.serving.as_ref().map_or(now, |serving| serving.since);
+    let traffic = lately(observed, policy, (since, now));
     // What it served has to be its own.
     let alone = now - since >= TimeDelta::seconds(i64::from(policy.blame.window_seconds.get()));
     let well = traffic.invocations >= u64::from(policy.attestation.min_invocations.get())
@@ -163,7 +164,9 @@ pub fn learn(
         .good
         .get(&version)
         .is_none_or(|attested| now - attested.at >= FRESH);
-    if alone && well && stale && !known.bad.contains_key(&version) {
+    // Where an alarm's recovery asks, another alarm may still be in ALARM, and what failed is still in the figures.
+    let calm = observed.scheduled && answers_well(observed, policy, now);
+    if alone && well && stale && calm && !known.bad.contains_key(&version) {
         news.push(format!("version {version} serves well: {traffic}"));
         known.good.insert(version, Attested { at: now, traffic });
         while known.good.len() > REMEMBERED {
@@ -177,4 +180,16 @@ pub fn learn(
         memory: known,
         summary: news.join("; "),
     })
+}
+
+/// Whether the API, where the policy names one, tells of no more server errors than a good version may have.
+fn answers_well(observed: &Observed, policy: &Rollback, now: DateTime<Utc>) -> bool {
+    let window = TimeDelta::seconds(i64::from(policy.blame.window_seconds.get()));
+    let answered: Traffic = observed
+        .minutes
+        .api
+        .range(now - window..)
+        .map(|(_, traffic)| *traffic)
+        .sum();
+    answered.errors == 0 || answered.error_percent() < policy.attestation.error_percent
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::iter::Sum;
+use std::ops::Add;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -68,6 +70,37 @@ impl Traffic {
     }
 }
 
+impl Traffic {
+    /// What is left without a part of it.
+    #[must_use]
+    pub fn less(self, part: Self) -> Self {
+        Self {
+            invocations: self.invocations.saturating_sub(part.invocations),
+            errors: self.errors.saturating_sub(part.errors),
+        }
+    }
+}
+
+impl Add for Traffic {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            invocations: self.invocations + other.invocations,
+            errors: self.errors + other.errors,
+        }
+    }
+}
+
+impl Sum for Traffic {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), Add::add)
+    }
+}
+
+/// What was served, by the minute in which it was begun.
+pub type Minutes = BTreeMap<DateTime<Utc>, Traffic>;
+
 impl fmt::Display for Traffic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -89,6 +122,23 @@ pub struct Deployment {
     pub id: String,
     /// Whether it takes back another, as `CodeDeploy` or `CloudFormation` begins it by itself.
     pub rolls_back: bool,
+    /// The version that it brings, where its `AppSpec` can be read.
+    pub target: Option<u64>,
+}
+
+/// What was served minute by minute.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Served {
+    /// By the alias: invocations, and those that ended in an error.
+    pub alias: Minutes,
+    /// The same by version, where Lambda counts by version.
+    pub by_version: BTreeMap<u64, Minutes>,
+    /// Attempts to invoke the alias, and those that were throttled, where the policy has them counted.
+    pub throttled: Minutes,
+    /// Requests to the API, and those that ended in a server error, where the policy names it.
+    pub api: Minutes,
+    /// By other functions, as the policy names them.
+    pub peers: BTreeMap<String, Minutes>,
 }
 
 /// All that was observed.
@@ -104,6 +154,12 @@ pub struct Observed {
     pub by_version: BTreeMap<u64, Traffic>,
     /// What the alias served in the window.
     pub total: Traffic,
+    /// What was served minute by minute, as far back as onsets are looked for. Too long to be kept with a decision.
+    #[serde(skip)]
+    pub minutes: Served,
+    /// Whether the schedule looks, and no alarm.
+    #[serde(skip)]
+    pub scheduled: bool,
     /// The `CodeDeploy` deployment in flight.
     pub deployment: Option<Deployment>,
     /// Whether provisioned concurrency is being allocated: until it is, Lambda moves the alias's weights by itself.

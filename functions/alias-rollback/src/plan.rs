@@ -8,12 +8,17 @@ use shared::outcome::Rule;
 use shared::remediation::{Moment, Planned, PlannedBy};
 
 use crate::AliasRollback;
+use crate::blame::{Blamed, Unblamed, canary, hours, promoted};
 use crate::memory::Memory;
 use crate::observed::{Observed, Traffic, Version};
-use crate::policy::{Blame, DeploymentGroup, Rollback};
+use crate::policy::{DeploymentGroup, Rollback};
 
 /// Versions that are told of, with what speaks against each, where there is none to go back to.
 const TOLD: usize = 20;
+
+/// How long after the alarm figures that do not show what it tells are waited for: those of an invocation come when it
+/// has ended, under the minute in which it began.
+const UNSEEN_FOR: TimeDelta = TimeDelta::minutes(10);
 
 /// What is done.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,34 +77,6 @@ impl Plan {
     }
 }
 
-/// Why no version is to blame.
-#[derive(Debug)]
-enum Unblamed {
-    /// The errors are not its.
-    ByNoMeans(String),
-    /// It served too little to tell.
-    TooEarly(String),
-    /// They may be.
-    Unsure(String),
-}
-
-impl Unblamed {
-    /// Some errors of few invocations may become many of many.
-    fn for_now(errors: bool, reason: String) -> Self {
-        if errors {
-            Self::TooEarly(reason)
-        } else {
-            Self::ByNoMeans(reason)
-        }
-    }
-}
-
-/// A version that is to blame, and why.
-struct Blamed {
-    from: u64,
-    why: String,
-}
-
 /// Decides.
 #[must_use]
 pub fn plan(
@@ -115,77 +92,99 @@ pub fn plan(
     if let Some(left) = left_alone(observed, policy, memory, moment) {
         return left;
     }
-    let nothing = |reason: String| Planned::Nothing { reason };
-    let unsafe_to = |reason: String| Planned::Escalate {
-        rule: Rule::Unsafe,
-        reason,
-    };
     let blamed = if observed.alias.weights.is_empty() {
-        promoted(observed, policy, memory, moment.now)
+        let times = (moment.event.changed_at, moment.now);
+        promoted(observed, policy, memory, times)
     } else {
         canary(observed, &policy.blame)
     };
-    let Blamed { from, why } = match blamed {
+    let blamed = match blamed {
         Ok(blamed) => blamed,
-        Err(Unblamed::ByNoMeans(reason)) => return nothing(reason),
+        Err(Unblamed::ByNoMeans(reason)) => return Planned::Nothing { reason },
         Err(Unblamed::TooEarly(reason)) => return Planned::Undecided { reason },
+        Err(Unblamed::Unseen(reason)) if moment.now - moment.event.changed_at < UNSEEN_FOR => {
+            return Planned::Undecided { reason };
+        }
+        Err(Unblamed::Unseen(reason)) => {
+            let since = hours(moment.now - moment.event.changed_at);
+            return unsafe_to(format!(
+                "{reason}; the alarm is in ALARM for {since} all the same"
+            ));
+        }
         Err(Unblamed::Unsure(reason)) => return unsafe_to(reason),
     };
-    let is_canary = from != observed.alias.version;
-    let point = |to| Step::Point {
-        to,
-        revision_id: observed.alias.revision_id.clone(),
-        drops_weight: is_canary,
-    };
-    let mut skipped = Vec::new();
-    let step = match (&observed.deployment, &policy.codedeploy) {
-        (Some(deployment), _) if deployment.rolls_back => {
-            return Planned::InPlace {
-                reason: format!(
-                    "{why}; deployment {} takes the alias back already, and is left to it",
-                    deployment.id
-                ),
-            };
+    match step(observed, policy, memory, (&blamed, moment.now)) {
+        Ok((step, skipped)) => Planned::Act {
+            plan: Plan {
+                function: policy.function_arn().to_owned(),
+                alias: policy.name().to_owned(),
+                from: blamed.from,
+                step,
+                why: blamed.why,
+                drift: drift(observed, blamed.from),
+                skipped,
+                smoke_test: policy.smoke_test.is_some(),
+            },
+            snapshot: None,
+        },
+        Err(planned) => *planned,
+    }
+}
+
+fn unsafe_to(reason: String) -> PlannedBy<AliasRollback> {
+    Planned::Escalate {
+        rule: Rule::Unsafe,
+        reason,
+    }
+}
+
+/// How the traffic is taken away from the version that is to blame, and which versions were passed over for it.
+fn step(
+    observed: &Observed,
+    policy: &Rollback,
+    memory: &Memory,
+    (blamed, now): (&Blamed, DateTime<Utc>),
+) -> Result<(Step, Vec<String>), Box<PlannedBy<AliasRollback>>> {
+    let Blamed { from, beside, why } = blamed;
+    let main = observed.alias.version;
+    let is_canary = *from != main;
+    if let Some(deployment) = &observed.deployment {
+        let id = &deployment.id;
+        if deployment.rolls_back {
+            let reason =
+                format!("{why}; deployment {id} takes the alias back already, and is left to it");
+            return Err(Box::new(Planned::InPlace { reason }));
         }
-        (Some(deployment), Some(group)) if is_canary => Step::StopDeployment {
+        if !is_canary && deployment.target != Some(*from) {
+            return Err(Box::new(unsafe_to(format!(
+                "{why}; deployment {id} is in flight and may bring the mended version: it is left alone, and so is the alias"
+            ))));
+        }
+    }
+    let sharing = if is_canary { Some(main) } else { *beside };
+    let (to, skipped) = match sharing {
+        Some(to) if memory.bad.contains_key(&to) => {
+            return Err(Box::new(unsafe_to(format!(
+                "{why}; version {to}, which has the rest of the traffic, was rolled back from itself: choose a version by hand"
+            ))));
+        }
+        Some(to) => (to, Vec::new()),
+        None => way_back(observed, policy, memory, (*from, now))
+            .map_err(|reason| Box::new(unsafe_to(format!("{why}; {reason}"))))?,
+    };
+    let step = match (&observed.deployment, &policy.codedeploy) {
+        (Some(deployment), Some(group)) => Step::StopDeployment {
             deployment: deployment.id.clone(),
             group: group.clone(),
-            to: observed.alias.version,
+            to,
         },
-        (Some(deployment), _) if !is_canary => {
-            return unsafe_to(format!(
-                "{why}; deployment {} is in flight and may bring the mended version: it is left alone, and so is the alias",
-                deployment.id
-            ));
-        }
-        _ if is_canary && memory.bad.contains_key(&observed.alias.version) => {
-            return unsafe_to(format!(
-                "{why}; version {}, which has the rest of the traffic, was rolled back from itself: choose a version by hand",
-                observed.alias.version
-            ));
-        }
-        _ if is_canary => point(observed.alias.version),
-        _ => match way_back(observed, policy, memory, (from, moment.now)) {
-            Ok((to, passed_over)) => {
-                skipped = passed_over;
-                point(to)
-            }
-            Err(reason) => return unsafe_to(format!("{why}; {reason}")),
+        _ => Step::Point {
+            to,
+            revision_id: observed.alias.revision_id.clone(),
+            drops_weight: is_canary,
         },
     };
-    Planned::Act {
-        plan: Plan {
-            function: policy.function_arn().to_owned(),
-            alias: policy.name().to_owned(),
-            from,
-            step,
-            why,
-            drift: drift(observed, from),
-            skipped,
-            smoke_test: policy.smoke_test.is_some(),
-        },
-        snapshot: None,
-    }
+    Ok((step, skipped))
 }
 
 /// Why the alias is left alone, whoever is to blame.
@@ -277,148 +276,6 @@ fn pointed_elsewhere(observed: &Observed, moment: &Moment<'_, AliasRollback>) ->
             alias.version, plan.from
         )
     })
-}
-
-/// Which version beside the alias's own is to blame: the worst of those that are worse than it.
-fn canary(observed: &Observed, blame: &Blame) -> Result<Blamed, Unblamed> {
-    let enough = |traffic: &Traffic| traffic.invocations >= u64::from(blame.min_invocations.get());
-    let stable = observed.traffic_of(observed.alias.version);
-    let side_by_side = || {
-        let others = observed.alias.weights.iter().map(|(version, weight)| {
-            format!(
-                "version {version} ({:.0} % of the traffic): {}",
-                weight * 100.0,
-                observed.traffic_of(*version)
-            )
-        });
-        let own = format!("version {}: {stable}", observed.alias.version);
-        others.chain([own]).collect::<Vec<_>>().join("; ")
-    };
-    let canaries = observed.alias.weights.keys();
-    let mut canaries = canaries.map(|version| observed.traffic_of(*version));
-    if !enough(&stable) {
-        let reason = format!(
-            "the version beside the new one served too little to compare with: {}",
-            side_by_side()
-        );
-        let failing = canaries.any(|traffic| traffic.errors > 0);
-        return Err(Unblamed::for_now(failing, reason));
-    }
-    let early = canaries.any(|traffic| !enough(&traffic) && traffic.errors > 0);
-    let worst = observed
-        .alias
-        .weights
-        .keys()
-        .map(|version| (*version, observed.traffic_of(*version)))
-        .filter(|(_, traffic)| enough(traffic))
-        .filter(|(_, traffic)| {
-            traffic.error_percent() >= blame.error_percent
-                && traffic.error_percent() >= stable.error_percent() + blame.margin_percent
-        })
-        .max_by(|(_, one), (_, other)| one.error_percent().total_cmp(&other.error_percent()));
-    match worst {
-        Some((from, _)) => Ok(Blamed {
-            from,
-            why: side_by_side(),
-        }),
-        None if early => Err(Unblamed::TooEarly(format!(
-            "the new version served too little to conclude anything: {}",
-            side_by_side()
-        ))),
-        None => Err(Unblamed::ByNoMeans(format!(
-            "the errors are not the new version's: {}",
-            side_by_side()
-        ))),
-    }
-}
-
-/// Whether the version that has all the traffic is to blame.
-fn promoted(
-    observed: &Observed,
-    policy: &Rollback,
-    memory: &Memory,
-    now: DateTime<Utc>,
-) -> Result<Blamed, Unblamed> {
-    let blame = &policy.blame;
-    let version = observed.alias.version;
-    let traffic = observed.traffic_of(version);
-    let not = |reason| Err(Unblamed::ByNoMeans(reason));
-    if traffic.invocations < u64::from(blame.min_invocations.get()) {
-        let reason = format!("version {version} served too little to conclude anything: {traffic}");
-        return Err(Unblamed::for_now(traffic.errors > 0, reason));
-    }
-    if traffic.error_percent() < blame.error_percent {
-        return not(format!(
-            "the errors are not those of version {version}: {traffic}"
-        ));
-    }
-    if let Some(last) = &memory.last
-        && last.to == version
-    {
-        return not(format!(
-            "version {version} serves since the rollback from version {}, not by a deployment, so that the errors have another cause: {traffic}",
-            last.from
-        ));
-    }
-    let Some((since, before)) = took_over(observed, memory, now) else {
-        return not(format!(
-            "version {version} is not among the published versions, so that its age is unknown"
-        ));
-    };
-    let age = now - since;
-    if age > TimeDelta::seconds(i64::from(blame.recency_seconds.get())) {
-        return not(format!(
-            "version {version} has served for {}, longer than a deployment is to blame: {traffic}",
-            hours(age)
-        ));
-    }
-    if let Some(attested) = memory.good.get(&version)
-        && attested.at > since
-    {
-        return Err(Unblamed::Unsure(format!(
-            "version {version} served well at {}, after it took over ({}), so that what fails now began later, and is no likelier to be the version than what it depends on: {traffic}",
-            attested.at.format("%Y-%m-%d %H:%M UTC"),
-            attested.traffic
-        )));
-    }
-    // What the alias served is not counted by version, and the window may hold what another served.
-    if age < TimeDelta::seconds(i64::from(blame.window_seconds.get()))
-        && let Some(before) = before
-        && !memory.good.contains_key(&before)
-    {
-        return Err(Unblamed::Unsure(format!(
-            "version {version} took over from version {before} within the window, and version {before} was not seen to serve well: the errors may be those of either: {traffic}"
-        )));
-    }
-    let better = memory
-        .good
-        .iter()
-        .rev()
-        .find(|(good, _)| **good != version)
-        .map(|(good, attested)| format!("; version {good} before: {}", attested.traffic))
-        .unwrap_or_default();
-    Ok(Blamed {
-        from: version,
-        why: format!(
-            "version {version}, serving for {}: {traffic}{better}",
-            hours(age)
-        ),
-    })
-}
-
-/// Since when, at the latest, the alias's version has all the traffic, and which had it before.
-fn took_over(
-    observed: &Observed,
-    memory: &Memory,
-    now: DateTime<Utc>,
-) -> Option<(DateTime<Utc>, Option<u64>)> {
-    let version = observed.alias.version;
-    match &memory.serving {
-        Some(serving) if serving.version == version => Some((serving.since, serving.before)),
-        // Since the last look.
-        Some(serving) => Some((now, Some(serving.version))),
-        None => Some((observed.versions.get(&version)?.published_at?, None)),
-    }
 }
 
 /// The newest earlier version that served well, is within reach, still there, and is not the bad one under another
@@ -520,13 +377,4 @@ fn drift(observed: &Observed, from: u64) -> String {
     format!(
         "{owner} still takes version {from} for the right one: deploy a mended version, since deploying again as it is brings version {from} back"
     )
-}
-
-fn hours(age: TimeDelta) -> String {
-    let minutes = age.num_minutes();
-    if minutes < 120 {
-        format!("{minutes} min")
-    } else {
-        format!("{} h", age.num_hours())
-    }
 }

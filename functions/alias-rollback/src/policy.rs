@@ -8,6 +8,9 @@ use serde_json::Value;
 use shared::arn::Arn;
 use shared::policy::{Action, Home};
 
+/// Peers at most: each is two figures of one call, which takes 500.
+const MOST_PEERS: usize = 20;
+
 /// One alias of a Lambda function.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -33,10 +36,10 @@ pub struct Rollback {
 }
 
 /// When errors are put down to a version.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Blame {
-    /// How far back invocations and errors are counted, 60 to 3,600 s, in whole minutes.
+    /// How far back invocations and errors are counted where no onset is seen, 60 to 3,600 s, in whole minutes.
     pub window_seconds: NonZeroU32,
     /// Invocations in the window below which nothing is concluded.
     pub min_invocations: NonZeroU32,
@@ -46,14 +49,36 @@ pub struct Blame {
     pub margin_percent: f64,
     /// How long after a version took the traffic it is still to blame.
     pub recency_seconds: NonZeroU32,
+    /// How long after a version took the traffic errors may begin and still be put down to it, 60 to 86,400 s.
+    pub onset_seconds: NonZeroU32,
+    /// Functions or aliases, by ARN, that depend on the same things and are not deployed together with this one.
+    /// Where one of them begins to fail at the same time, what they share is to blame, and no version.
+    pub peers: Vec<Arn>,
+    /// Whether throttled invocations of the alias speak against its version, too.
+    pub throttles: bool,
+    /// The REST API whose server errors speak against the alias's version, too, where they began as it took over.
+    pub api: Option<Api>,
+}
+
+/// A REST API of API Gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Api {
+    /// Its name, by which its metrics are counted.
+    pub name: String,
+    /// A stage of it; all of them where this is left out.
+    #[serde(default)]
+    pub stage: Option<String>,
 }
 
 /// When a version is recorded as good.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Attestation {
-    /// Invocations in the window that it has to have served alone.
+    /// Invocations that it has to have served alone: in `blame.window_seconds`, or longer if it has little traffic.
     pub min_invocations: NonZeroU32,
+    /// How far back its invocations are added up until they are enough, 60 to 86,400 s.
+    pub max_window_seconds: NonZeroU32,
     /// The error rate that it must stay below, in percent.
     pub error_percent: f64,
 }
@@ -78,12 +103,19 @@ pub struct DeploymentGroup {
     pub group: String,
 }
 
-/// One invocation of the alias, whose answer must be no function error.
+/// One invocation of the alias, whose answer must be no function error, no server error, and from the right version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SmokeTest {
     /// The payload: an event that changes nothing.
     pub payload: Value,
+    /// The `statusCode` of a proxy answer from which it has failed, 100 to 600; 600 is above all of them.
+    #[serde(default = "server_error")]
+    pub fails_from_status: u16,
+}
+
+const fn server_error() -> u16 {
+    500
 }
 
 const fn number(value: u32) -> NonZeroU32 {
@@ -101,6 +133,10 @@ impl Default for Blame {
             error_percent: 5.0,
             margin_percent: 5.0,
             recency_seconds: number(86_400),
+            onset_seconds: number(600),
+            peers: Vec::new(),
+            throttles: false,
+            api: None,
         }
     }
 }
@@ -118,6 +154,7 @@ impl Default for Attestation {
     fn default() -> Self {
         Self {
             min_invocations: number(100),
+            max_window_seconds: number(86_400),
             error_percent: 1.0,
         }
     }
@@ -146,10 +183,45 @@ impl Rollback {
     }
 
     fn parts(&self) -> (&str, &str) {
-        let resource = self.alias.resource();
-        let resource = resource.strip_prefix("function:").unwrap_or(resource);
-        resource.split_once(':').unwrap_or((resource, ""))
+        name_and_qualifier(&self.alias)
     }
+}
+
+/// The name of a function, and the alias or version that its ARN names, or nothing.
+#[must_use]
+pub fn name_and_qualifier(function: &Arn) -> (&str, &str) {
+    let resource = function.resource();
+    let resource = resource.strip_prefix("function:").unwrap_or(resource);
+    resource.split_once(':').unwrap_or((resource, ""))
+}
+
+fn check_peers(alias: &Arn, peers: &[Arn]) -> Result<(), String> {
+    if peers.len() > MOST_PEERS {
+        return Err(format!(
+            "blame.peers names {} functions; give at most {MOST_PEERS}",
+            peers.len()
+        ));
+    }
+    for peer in peers {
+        if peer.service() != "lambda" || !peer.resource().starts_with("function:") {
+            return Err(format!(
+                "blame.peers: {peer} is no function; give arn:aws:lambda:<region>:<account>:function:<function>, with :<alias> or without"
+            ));
+        }
+        if name_and_qualifier(peer).0 == name_and_qualifier(alias).0 {
+            return Err(format!(
+                "blame.peers: {peer} is the function of the alias itself; name others"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_span(field: &str, value: NonZeroU32) -> Result<(), String> {
+    if (60..=86_400).contains(&value.get()) {
+        return Ok(());
+    }
+    Err(format!("{field} is {value}; it must be 60 to 86400"))
 }
 
 impl Action for Rollback {
@@ -160,6 +232,12 @@ impl Action for Rollback {
     /// A function of another region is not found, or another one of the same name is: an SDK client asks in its own
     /// region. Metrics of another account are not among this one's.
     fn check_reach(&self, home: &Home) -> Result<(), String> {
+        if let Some(peer) = self.blame.peers.iter().find(|peer| !home.holds(peer)) {
+            return Err(format!(
+                "blame.peers: {peer} is not in account {} and region {} ({}), whose metrics are read; leave it out",
+                home.account, home.region, home.partition
+            ));
+        }
         if home.holds(&self.alias) {
             return Ok(());
         }
@@ -189,6 +267,20 @@ impl Action for Rollback {
         if !(60..=3_600).contains(&window) || !window.is_multiple_of(60) {
             return Err(format!(
                 "blame.window_seconds is {window}; it must be 60 to 3600, in whole minutes"
+            ));
+        }
+        check_span("blame.onset_seconds", self.blame.onset_seconds)?;
+        check_span(
+            "attestation.max_window_seconds",
+            self.attestation.max_window_seconds,
+        )?;
+        check_peers(&self.alias, &self.blame.peers)?;
+        if let Some(test) = &self.smoke_test
+            && !(100..=600).contains(&test.fails_from_status)
+        {
+            return Err(format!(
+                "smoke_test.fails_from_status is {}; it must be 100 to 600",
+                test.fails_from_status
             ));
         }
         let percent = |field: &str, value: f64, from: f64| {
@@ -264,7 +356,7 @@ mod tests {
     #[test]
     fn what_cannot_be_carried_out_is_refused_by_name() {
         type Change = fn(&mut Value);
-        let cases: [(Change, &str); 7] = [
+        let cases: [(Change, &str); 12] = [
             (
                 |v| v["alias"] = json!("arn:aws:lambda:eu-west-1:123456789012:function:orders"),
                 "is no alias",
@@ -288,6 +380,29 @@ mod tests {
             (
                 |v| v["attestation"] = json!({"error_percent": 6}),
                 "a version could be good and bad at once",
+            ),
+            (
+                |v| v["blame"] = json!({"onset_seconds": 59}),
+                "blame.onset_seconds is 59; it must be 60 to 86400",
+            ),
+            (
+                |v| v["attestation"] = json!({"max_window_seconds": 90_000}),
+                "attestation.max_window_seconds is 90000; it must be 60 to 86400",
+            ),
+            (
+                |v| v["blame"] = json!({"peers": ["arn:aws:sqs:eu-west-1:123456789012:orders"]}),
+                "orders is no function; give arn:aws:lambda:",
+            ),
+            (
+                |v| {
+                    let own = "arn:aws:lambda:eu-west-1:123456789012:function:orders:blue";
+                    v["blame"] = json!({"peers": [own]});
+                },
+                "is the function of the alias itself",
+            ),
+            (
+                |v| v["smoke_test"] = json!({"payload": {}, "fails_from_status": 99}),
+                "smoke_test.fails_from_status is 99; it must be 100 to 600",
             ),
             (|v| v["alais"] = json!(1), "unknown field `alais`"),
         ];

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use alias_rollback::AliasRollback;
 use alias_rollback::memory::{Attested, Condemned, Memory, RolledBack, Serving, learn};
-use alias_rollback::observed::{Alias, Deployment, Observed, Traffic, Version};
+use alias_rollback::observed::{Alias, Deployment, Minutes, Observed, Served, Traffic, Version};
 use alias_rollback::plan::{Plan, Step, plan};
 use alias_rollback::policy::Rollback;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -73,6 +73,8 @@ fn observed() -> Observed {
         more_versions: false,
         by_version: BTreeMap::new(),
         total: traffic(200, 60),
+        minutes: Served::default(),
+        scheduled: true,
         deployment: None,
         allocating: false,
         used_by: vec!["apigateway.amazonaws.com".into()],
@@ -84,6 +86,7 @@ fn deployment(rolls_back: bool) -> Deployment {
     Deployment {
         id: "d-ABC".into(),
         rolls_back,
+        target: None,
     }
 }
 
@@ -225,6 +228,21 @@ fn a_rollback_in_flight_is_left_alone() {
     }
 }
 
+/// All at once, with hooks still running: it brought what fails.
+#[test]
+fn a_deployment_that_brought_the_failing_version_is_stopped() {
+    let mut observed = observed();
+    observed.deployment = Some(Deployment {
+        target: Some(5),
+        ..deployment(false)
+    });
+    let plan = acts(decide(&observed, &memory(&[3])));
+    assert!(
+        matches!(&plan.step, Step::StopDeployment { deployment, to: 3, .. } if deployment == "d-ABC"),
+        "{plan:?}"
+    );
+}
+
 /// With all the traffic on the old version, a deployment has shifted nothing yet: it cannot be the cause.
 #[test]
 fn a_deployment_that_may_be_the_cure_is_not_stopped() {
@@ -236,40 +254,299 @@ fn a_deployment_that_may_be_the_cure_is_not_stopped() {
     );
 }
 
+fn waits(planned: &PlannedBy<AliasRollback>, words: &str) {
+    match planned {
+        Planned::Undecided { reason } => assert!(reason.contains(words), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A plan that is made some minutes after the alarm.
+fn decide_later(observed: &Observed, memory: &Memory, minutes: i64) -> PlannedBy<AliasRollback> {
+    let event = event();
+    let moment = Moment {
+        progress: None,
+        now: now() + TimeDelta::minutes(minutes),
+        resuming: false,
+        event: &event,
+        incident_id: INCIDENT,
+        memory: Some(memory),
+        begun: None,
+        overtaken: None,
+        in_place: None,
+    };
+    plan(observed, &policy(), &moment)
+}
+
 #[test]
-fn errors_that_are_not_the_new_versions_are_left_alone() {
+fn errors_of_both_versions_are_left_to_a_human() {
     let mut both = with_canary();
     both.by_version.insert(4, traffic(900, 340));
-    does_nothing(
+    escalates(
         &decide(&both, &memory(&[])),
-        "the errors are not the new version's: version 5 (10 % of the traffic): 40 errors in 100",
+        "the errors are not the new version's: both versions fail alike, as what both depend on would make them: version 5 (10 % of the traffic): 40 errors in 100",
     );
+}
+
+/// Figures come late, and an API's server errors are none of Lambda's: neither is the end of it.
+#[test]
+fn an_alarm_that_no_figure_shows_is_looked_at_again_and_then_told() {
     let mut few = with_canary();
     few.by_version.insert(5, traffic(19, 0));
-    does_nothing(&decide(&few, &memory(&[])), "not the new version's");
     let mut healthy = observed();
     healthy.total = traffic(200, 2);
-    does_nothing(&decide(&healthy, &memory(&[3])), "not those of version 5");
     let mut silent = observed();
     silent.total = traffic(10, 0);
-    does_nothing(&decide(&silent, &memory(&[3])), "served too little");
+    for (observed, words) in [
+        (
+            few,
+            "the new version served too little to conclude anything",
+        ),
+        (healthy, "not those of version 5"),
+        (
+            silent,
+            "an API's 5xx, is not counted as an error of the function",
+        ),
+    ] {
+        let known = memory(&[3]);
+        waits(&decide(&observed, &known), words);
+        waits(&decide_later(&observed, &known, 9), words);
+        if !words.contains("too little") {
+            let planned = decide_later(&observed, &known, 10);
+            escalates(&planned, words);
+            escalates(&planned, "the alarm is in ALARM for 10 min all the same");
+        }
+    }
+}
+
+/// Figures by the minute up to now, the oldest first.
+fn minutes(figures: &[(i64, u64, u64)]) -> Minutes {
+    let mut minutes = Minutes::new();
+    let mut at = now();
+    for (length, invocations, errors) in figures.iter().rev() {
+        for _ in 0..*length {
+            at -= TimeDelta::minutes(1);
+            minutes.insert(at, traffic(*invocations, *errors));
+        }
+    }
+    minutes
+}
+
+/// Version 5 took over 20 minutes ago, when it was published.
+fn deployed(figures: &[(i64, u64, u64)]) -> Observed {
+    let mut observed = observed();
+    let published = now() - TimeDelta::minutes(20);
+    observed.versions.get_mut(&5).unwrap().published_at = Some(published);
+    observed.minutes.alias = minutes(figures);
+    let window = observed
+        .minutes
+        .alias
+        .range(now() - TimeDelta::minutes(5)..);
+    observed.total = window.map(|(_, traffic)| *traffic).sum();
+    observed
+}
+
+#[test]
+fn errors_that_began_with_the_version_are_its_own() {
+    let observed = deployed(&[(60, 100, 1), (20, 100, 30)]);
+    let plan = acts(decide(&observed, &memory(&[3])));
+    assert_eq!(plan.to(), 3);
+    assert!(
+        plan.why
+            .contains("600 errors in 2000 invocations (30.0 %), since 2027-01-15 07:40 UTC"),
+        "{}",
+        plan.why
+    );
+}
+
+#[test]
+fn errors_that_were_there_before_are_not_the_versions() {
+    let earlier = deployed(&[(40, 100, 1), (40, 100, 30)]);
+    escalates(
+        &decide(&earlier, &memory(&[3])),
+        "the errors began at 2027-01-15 07:20 UTC, before version 5 took over",
+    );
+    let always = deployed(&[(120, 100, 30)]);
+    escalates(
+        &decide(&always, &memory(&[3])),
+        "the errors were there before version 5 took over (1770 errors in 5900",
+    );
+    // A version that makes bad worse is to blame for that.
+    let worse = deployed(&[(60, 100, 7), (20, 100, 60)]);
+    escalates(
+        &decide(&deployed(&[(60, 100, 7), (20, 100, 7)]), &memory(&[3])),
+        "there before",
+    );
+    assert_eq!(acts(decide(&worse, &memory(&[3]))).from, 5);
+}
+
+#[test]
+fn errors_that_began_long_after_the_version_took_over_are_not_put_down_to_it() {
+    let later = deployed(&[(76, 100, 0), (4, 100, 50)]);
+    escalates(
+        &decide(&later, &memory(&[3])),
+        "the errors began at 2027-01-15 07:56 UTC, 16 min after version 5 took over, which served well until then",
+    );
+    // Where it had served nothing until then, they began with its first traffic.
+    let night = deployed(&[(60, 100, 0), (16, 0, 0), (4, 100, 50)]);
+    assert_eq!(acts(decide(&night, &memory(&[3]))).to(), 3);
+    let mut patient = policy();
+    patient.blame.onset_seconds = std::num::NonZeroU32::new(1_200).unwrap();
+    assert_eq!(
+        acts(decide_by(&patient, &later, &memory(&[3]), None)).to(),
+        3
+    );
+}
+
+/// One minute at 20 % is 4 % of five.
+#[test]
+fn an_alarm_of_one_minute_is_not_diluted_by_the_window() {
+    let mut known = memory(&[3]);
+    known.serving.as_mut().unwrap().since = now() - TimeDelta::minutes(1);
+    known.serving.as_mut().unwrap().before = Some(4);
+    let mut one = deployed(&[(79, 100, 0), (1, 100, 20)]);
+    one.versions.get_mut(&5).unwrap().published_at = Some(now() - TimeDelta::minutes(2));
+    assert!(one.total.error_percent() < 5.0);
+    let plan = acts(decide(&one, &known));
+    assert!(
+        plan.why.contains("20 errors in 100 invocations"),
+        "{}",
+        plan.why
+    );
+    // The canary too.
+    let mut canary = with_canary();
+    canary.by_version = BTreeMap::from([(4, traffic(4_500, 9)), (5, traffic(500, 20))]);
+    waits(&decide(&canary, &known), "not the new version's");
+    canary.minutes.by_version = BTreeMap::from([
+        (4, minutes(&[(5, 900, 2)])),
+        (5, minutes(&[(4, 100, 0), (1, 100, 20)])),
+    ]);
+    let plan = acts(decide(&canary, &known));
+    assert_eq!((plan.from, plan.to()), (5, 4));
+    assert!(
+        plan.why
+            .contains("since its errors began: 20 errors in 100"),
+        "{}",
+        plan.why
+    );
+}
+
+#[test]
+fn a_dependency_that_fails_others_at_the_same_time_is_no_version() {
+    let mut observed = deployed(&[(60, 100, 1), (20, 100, 30)]);
+    let peer = "arn:aws:lambda:eu-west-1:123456789012:function:billing:live";
+    let mut with_peer = |figures: &[(i64, u64, u64)]| {
+        observed.minutes.peers = BTreeMap::from([(peer.to_owned(), minutes(figures))]);
+        decide(&observed, &memory(&[3]))
+    };
+    let failing = with_peer(&[(59, 50, 0), (21, 50, 20)]);
+    escalates(&failing, "others began to fail at the same time");
+    escalates(
+        &failing,
+        "billing:live since 2027-01-15 07:39 UTC (420 errors in 1050",
+    );
+    for unconcerned in [&[(80, 50, 0)], &[(80, 50, 20)]] {
+        assert_eq!(acts(with_peer(unconcerned)).to(), 3);
+    }
+    assert_eq!(acts(with_peer(&[(40, 50, 0), (40, 50, 20)])).to(), 3);
+}
+
+#[test]
+fn server_errors_of_the_api_speak_against_a_version_with_which_they_began() {
+    let mut speaking = policy();
+    speaking.blame.api = Some(serde_json::from_value(json!({"name": "orders-api"})).unwrap());
+    let mut observed = deployed(&[(80, 100, 0)]);
+    observed.minutes.api = minutes(&[(60, 200, 0), (20, 200, 80)]);
+    let plan = acts(decide_by(&speaking, &observed, &memory(&[3]), None));
+    let words = "1600 server errors in 4000 requests to API orders-api";
+    assert!(plan.why.contains(words), "{}", plan.why);
+    // Another part of the API fails since long before, or since later, or since ever.
+    for (figures, words) in [
+        ([(40, 200, 0), (40, 200, 80)], "before version 5 took over"),
+        ([(76, 200, 0), (4, 200, 80)], "16 min after version 5"),
+        (
+            [(40, 200, 80), (40, 200, 80)],
+            "when the errors began cannot be seen",
+        ),
+    ] {
+        observed.minutes.api = minutes(&figures);
+        let planned = decide_by(&speaking, &observed, &memory(&[3]), None);
+        if figures[0].2 == 0 {
+            escalates(&planned, words);
+        } else {
+            waits(&planned, "does not fail by Lambda's figures");
+        }
+    }
+}
+
+#[test]
+fn throttles_speak_against_a_version_where_the_policy_has_them_counted() {
+    let mut observed = deployed(&[(80, 100, 0)]);
+    observed.minutes.throttled = minutes(&[(60, 100, 0), (20, 100, 50)]);
+    waits(&decide(&observed, &memory(&[3])), "does not fail");
+    let mut counting = policy();
+    counting.blame.throttles = true;
+    let plan = acts(decide_by(&counting, &observed, &memory(&[3]), None));
+    let words = "1000 of 2000 attempts to invoke it were throttled";
+    assert!(plan.why.contains(words), "{}", plan.why);
+}
+
+/// The weight may hold the version before.
+#[test]
+fn the_main_version_is_blamed_as_its_canary_would_be() {
+    let mut turned = observed();
+    turned.alias.weights = BTreeMap::from([(4, 0.1)]);
+    turned.by_version = BTreeMap::from([(5, traffic(900, 300)), (4, traffic(100, 0))]);
+    let plan = acts(decide(&turned, &memory(&[])));
+    assert_eq!((plan.from, plan.to()), (5, 4));
+    assert!(matches!(
+        plan.step,
+        Step::Point {
+            drops_weight: false,
+            ..
+        }
+    ));
+    // What is older is not blamed for a mend to be rolled forward.
+    let mut mending = with_canary();
+    mending.by_version = BTreeMap::from([(4, traffic(900, 300)), (5, traffic(100, 0))]);
+    escalates(
+        &decide(&mending, &memory(&[])),
+        "version 4, which has the rest of the traffic, fails more than the new version 5, which may be the cure",
+    );
+    turned.by_version = BTreeMap::from([(5, traffic(900, 0)), (4, traffic(100, 40))]);
+    escalates(&decide(&turned, &memory(&[])), "nothing is rolled forward");
+}
+
+#[test]
+fn a_fix_by_hand_is_not_blamed_for_what_it_mends() {
+    let mut back = observed();
+    back.alias.version = 4;
+    waits(
+        &decide(&back, &memory(&[3, 4])),
+        "someone went back from version 5 to version 4 since the last look, by hand",
+    );
+    let mut forward = observed();
+    forward.versions.get_mut(&5).unwrap().published_at = Some(now() + TimeDelta::seconds(30));
+    let mut known = memory(&[3, 4]);
+    known.serving.as_mut().unwrap().version = 4;
+    let words = "version 5 took over after the alarm";
+    waits(&decide_later(&forward, &known, 2), words);
+    escalates(&decide_later(&forward, &known, 11), words);
 }
 
 #[test]
 fn errors_of_few_invocations_are_looked_at_again() {
-    let waits = |observed: &Observed, words: &str| match decide(observed, &memory(&[3])) {
-        Planned::Undecided { reason } => assert!(reason.contains(words), "{reason}"),
-        other => panic!("{other:?}"),
-    };
+    let known = memory(&[3]);
     let mut few = with_canary();
     few.by_version.insert(5, traffic(19, 19));
-    waits(&few, "the new version served too little");
+    waits(&decide(&few, &known), "the new version served too little");
     let mut silent = observed();
     silent.total = traffic(10, 10);
-    waits(&silent, "version 5 served too little");
+    waits(&decide(&silent, &known), "version 5 served too little");
     let mut lonely = with_canary();
     lonely.by_version.insert(4, traffic(0, 0));
-    waits(&lonely, "served too little to compare with");
+    let planned = decide_later(&lonely, &known, 60);
+    waits(&planned, "served too little to compare with");
 }
 
 /// Lambda moves the weights by itself until it is over, whatever came before.
@@ -382,9 +659,9 @@ fn no_share_is_compared_with_a_version_that_served_nothing() {
     let mut lonely = with_canary();
     lonely.by_version.insert(4, traffic(0, 0));
     lonely.by_version.insert(5, traffic(100, 0));
-    does_nothing(
+    waits(
         &decide(&lonely, &memory(&[])),
-        "served too little to compare with",
+        "no version of the alias fails by Lambda's figures",
     );
 }
 
@@ -594,6 +871,41 @@ fn a_version_is_attested_once_it_has_served_well_alone() {
     assert_eq!(learn(&with_canary(), &policy(), None, later), None);
 }
 
+/// A version with few invocations proves itself too, only later; a busy one is judged by its window.
+#[test]
+fn a_version_with_little_traffic_is_attested_over_a_longer_time() {
+    let mut quiet = deployed(&[(60, 50, 50), (20, 4, 0)]);
+    let known = memory(&[]);
+    assert_eq!(quiet.total, traffic(20, 0));
+    assert_eq!(
+        learn(&quiet, &policy(), Some(&known), now()),
+        None,
+        "80 in 20 minutes"
+    );
+    quiet.minutes.alias = minutes(&[(60, 50, 50), (20, 6, 0)]);
+    let lesson = learn(&quiet, &policy(), Some(&known), now()).unwrap();
+    assert_eq!(lesson.memory.good[&5].traffic, traffic(102, 0));
+    let mut short = policy();
+    short.attestation.max_window_seconds = std::num::NonZeroU32::new(600).unwrap();
+    assert_eq!(learn(&quiet, &short, Some(&known), now()), None);
+    quiet.minutes.alias = minutes(&[(60, 50, 50), (20, 6, 1)]);
+    assert_eq!(learn(&quiet, &policy(), Some(&known), now()), None);
+}
+
+/// One alarm is back at OK, and another may not be.
+#[test]
+fn nothing_is_attested_on_an_alarms_event_or_while_the_api_fails() {
+    let mut healthy = observed();
+    healthy.total = traffic(1_000, 3);
+    let known = memory(&[]);
+    assert!(learn(&healthy, &policy(), Some(&known), now()).is_some());
+    healthy.minutes.api = minutes(&[(5, 100, 2)]);
+    assert_eq!(learn(&healthy, &policy(), Some(&known), now()), None);
+    healthy.minutes.api.clear();
+    healthy.scheduled = false;
+    assert_eq!(learn(&healthy, &policy(), Some(&known), now()), None);
+}
+
 /// Whether or not the schedule saw the version that the rollback brought.
 #[test]
 fn a_version_that_a_human_restored_after_a_rollback_is_forgiven() {
@@ -747,6 +1059,8 @@ fn situations() -> impl Strategy<Value = (Observed, Memory)> {
                         .map(|(number, figures)| (number, served(figures)))
                         .collect(),
                     total: served(total),
+                    minutes: Served::default(),
+                    scheduled: true,
                     deployment: deploying.map(deployment),
                     allocating,
                     used_by: Vec::new(),
@@ -778,7 +1092,9 @@ proptest! {
             prop_assert!(!observed.allocating);
             let deployment = observed.deployment.as_ref();
             prop_assert!(deployment.is_none_or(|deployment| !deployment.rolls_back));
-            if plan.to() != observed.alias.version {
+            let beside = observed.alias.weights.contains_key(&plan.to());
+            prop_assert!(plan.to() <= observed.alias.version || !beside, "nothing is rolled forward");
+            if plan.to() != observed.alias.version && !beside {
                 let target = observed.versions.get(&plan.to()).unwrap();
                 prop_assert!(target.active != Some(false));
                 prop_assert!(known.good.contains_key(&plan.to()));

@@ -1,0 +1,509 @@
+//! Which version of an alias is to blame, if one is. Pure.
+//!
+//! Three things have to agree: a version fails, the errors began as it took over, and nothing else began to fail then.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::memory::Memory;
+use crate::observed::{Minutes, Observed, Traffic};
+use crate::onset::{Onset, between, latest, onset, whole_minute};
+use crate::policy::{Blame, Rollback};
+
+/// How far before a take-over errors are looked for that were there already.
+const BEFORE: TimeDelta = TimeDelta::hours(1);
+/// The schedule looks every five minutes, and may miss a look: a version took over that long before it was seen.
+const SEEN_WITHIN: TimeDelta = TimeDelta::minutes(10);
+/// Figures are counted by the minute in which an invocation began: an onset is as exact as that.
+const EXACT: TimeDelta = TimeDelta::minutes(1);
+
+/// A version that is to blame, and why.
+pub(crate) struct Blamed {
+    pub(crate) from: u64,
+    /// The version beside it, where it has a weight and is the way back.
+    pub(crate) beside: Option<u64>,
+    pub(crate) why: String,
+}
+
+/// Why no version is to blame.
+#[derive(Debug)]
+pub(crate) enum Unblamed {
+    /// The errors are not its.
+    ByNoMeans(String),
+    /// It served too little to tell.
+    TooEarly(String),
+    /// The figures do not show what the alarm does. They may come late; if they do not come, a human has to look.
+    Unseen(String),
+    /// They may be.
+    Unsure(String),
+}
+
+/// When a version took over: not before the one, and by the other at the latest.
+#[derive(Debug, Clone, Copy)]
+struct TakeOver {
+    earliest: DateTime<Utc>,
+    latest: DateTime<Utc>,
+    before: Option<u64>,
+}
+
+/// What speaks against a version.
+struct Charge {
+    /// What was counted.
+    traffic: Traffic,
+    /// In words.
+    told: String,
+    /// When it began, where that can be seen.
+    onset: Option<Onset>,
+    /// Whether it is counted by the alias that the version has alone, and not of an API that may have other parts.
+    own: bool,
+}
+
+fn enough(traffic: Traffic, blame: &Blame) -> bool {
+    traffic.invocations >= u64::from(blame.min_invocations.get())
+}
+
+fn fails(traffic: Traffic, blame: &Blame) -> bool {
+    enough(traffic, blame) && traffic.error_percent() >= blame.error_percent
+}
+
+fn seconds(value: std::num::NonZeroU32) -> TimeDelta {
+    TimeDelta::seconds(i64::from(value.get()))
+}
+
+/// Which of the versions that share the alias is to blame: the one that fails more than the other.
+pub(crate) fn canary(observed: &Observed, blame: &Blame) -> Result<Blamed, Unblamed> {
+    let main = observed.alias.version;
+    let told = side_by_side(observed);
+    let others: Vec<u64> = observed.alias.weights.keys().copied().collect();
+    let worst = others
+        .iter()
+        .filter_map(|other| Some((*other, worse(observed, blame, (*other, main))?)))
+        .max_by(|(_, one), (_, other)| one.error_percent().total_cmp(&other.error_percent()));
+    if let Some((from, traffic)) = worst {
+        let why = since_onset(told, from, traffic, observed);
+        if from < main {
+            return Err(Unblamed::Unsure(format!(
+                "version {from}, which has a weight, is the older one and fails more than the newer version {main}: to give version {main} all the traffic is for a human to do, since nothing is rolled forward: {why}"
+            )));
+        }
+        return Ok(Blamed {
+            from,
+            beside: None,
+            why,
+        });
+    }
+    if let [other] = others[..]
+        && let Some(traffic) = worse(observed, blame, (main, other))
+    {
+        let why = since_onset(told, main, traffic, observed);
+        if main < other {
+            return Err(Unblamed::Unsure(format!(
+                "version {main}, which has the rest of the traffic, fails more than the new version {other}, which may be the cure: {why}"
+            )));
+        }
+        return Ok(Blamed {
+            from: main,
+            beside: Some(other),
+            why,
+        });
+    }
+    Err(no_canary(observed, blame, &told))
+}
+
+/// Why neither of the versions that share the alias is to blame.
+fn no_canary(observed: &Observed, blame: &Blame, told: &str) -> Unblamed {
+    let traffic = |version: u64| observed.traffic_of(version);
+    let main = traffic(observed.alias.version);
+    let others = || observed.alias.weights.keys().map(|other| traffic(*other));
+    let errors = main.errors > 0 || others().any(|other| other.errors > 0);
+    if fails(main, blame) && others().all(|other| fails(other, blame)) {
+        return Unblamed::Unsure(format!(
+            "the errors are not the new version's: both versions fail alike, as what both depend on would make them: {told}"
+        ));
+    }
+    if !errors {
+        return Unblamed::Unseen(format!(
+            "no version of the alias fails by Lambda's figures: {told}"
+        ));
+    }
+    if !enough(main, blame) {
+        return Unblamed::TooEarly(format!(
+            "the version beside the new one served too little to compare with: {told}"
+        ));
+    }
+    if others().any(|other| !enough(other, blame)) {
+        return Unblamed::TooEarly(format!(
+            "the new version served too little to conclude anything: {told}"
+        ));
+    }
+    Unblamed::Unseen(format!("the errors are not the new version's: {told}"))
+}
+
+/// What a version served, where it fails and is worse than another beside it: in the window, or since its errors began.
+fn worse(observed: &Observed, blame: &Blame, (one, other): (u64, u64)) -> Option<Traffic> {
+    let is_worse = |traffic: Traffic, beside: Traffic| {
+        fails(traffic, blame)
+            && enough(beside, blame)
+            && traffic.error_percent() >= beside.error_percent() + blame.margin_percent
+    };
+    let (traffic, beside) = (observed.traffic_of(one), observed.traffic_of(other));
+    if is_worse(traffic, beside) {
+        return Some(traffic);
+    }
+    let minutes = |version: u64| observed.minutes.by_version.get(&version);
+    let began = onset(minutes(one)?, DateTime::<Utc>::MIN_UTC)?;
+    let meanwhile: Traffic = minutes(other)?.range(began.at..).map(|(_, t)| *t).sum();
+    is_worse(began.since, meanwhile).then_some(began.since)
+}
+
+fn since_onset(told: String, version: u64, traffic: Traffic, observed: &Observed) -> String {
+    if traffic == observed.traffic_of(version) {
+        told
+    } else {
+        format!("{told}; version {version} since its errors began: {traffic}")
+    }
+}
+
+fn side_by_side(observed: &Observed) -> String {
+    let others = observed.alias.weights.iter().map(|(version, weight)| {
+        format!(
+            "version {version} ({:.0} % of the traffic): {}",
+            weight * 100.0,
+            observed.traffic_of(*version)
+        )
+    });
+    let main = observed.alias.version;
+    let own = format!("version {main}: {}", observed.traffic_of(main));
+    others.chain([own]).collect::<Vec<_>>().join("; ")
+}
+
+/// Whether the version that has all the traffic is to blame.
+pub(crate) fn promoted(
+    observed: &Observed,
+    policy: &Rollback,
+    memory: &Memory,
+    (alarmed_at, now): (DateTime<Utc>, DateTime<Utc>),
+) -> Result<Blamed, Unblamed> {
+    let blame = &policy.blame;
+    let version = observed.alias.version;
+    let traffic = observed.traffic_of(version);
+    let not = |reason| Err(Unblamed::ByNoMeans(reason));
+    if let Some(last) = &memory.last
+        && last.to == version
+    {
+        return not(format!(
+            "version {version} serves since the rollback from version {}, not by a deployment, so that the errors have another cause: {traffic}",
+            last.from
+        ));
+    }
+    let Some(took_over) = took_over(observed, memory, now) else {
+        return not(format!(
+            "version {version} is not among the published versions, so that its age is unknown"
+        ));
+    };
+    let age = now - took_over.latest;
+    if age > seconds(blame.recency_seconds) {
+        return not(format!(
+            "version {version} has served for {}, longer than a deployment is to blame: {traffic}",
+            hours(age)
+        ));
+    }
+    by_hand(observed, memory, (took_over, alarmed_at))?;
+    let charge = charge(observed, blame, took_over)?;
+    its_own(observed, memory, (took_over, &charge, now), blame)?;
+    shared_cause(observed, blame, (took_over, &charge))?;
+    let better = memory
+        .good
+        .iter()
+        .rev()
+        .find(|(good, _)| **good != version)
+        .map(|(good, attested)| format!("; version {good} before: {}", attested.traffic))
+        .unwrap_or_default();
+    let began = match charge.onset {
+        Some(onset) => format!(", since {}", time(onset.at)),
+        None => String::new(),
+    };
+    Ok(Blamed {
+        from: version,
+        beside: None,
+        why: format!(
+            "version {version}, serving for {}: {}{began}{better}",
+            hours(age),
+            charge.told
+        ),
+    })
+}
+
+/// Whoever pointed the alias since the alarm, or back to an earlier version, is mending what it tells of.
+fn by_hand(
+    observed: &Observed,
+    memory: &Memory,
+    (took_over, alarmed_at): (TakeOver, DateTime<Utc>),
+) -> Result<(), Unblamed> {
+    let version = observed.alias.version;
+    if took_over.earliest > alarmed_at {
+        return Err(Unblamed::Unseen(format!(
+            "version {version} took over after the alarm, at {} at the earliest, and may be its cure",
+            time(took_over.earliest)
+        )));
+    }
+    let since_the_last_look = memory
+        .serving
+        .as_ref()
+        .is_some_and(|serving| serving.version != version);
+    match took_over.before {
+        Some(before) if before > version && since_the_last_look => Err(Unblamed::Unseen(format!(
+            "someone went back from version {before} to version {version} since the last look, by hand: what it serves is still to be seen"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// What speaks against the version, by the signals that the policy chose: the first by which it fails.
+fn charge(observed: &Observed, blame: &Blame, took_over: TakeOver) -> Result<Charge, Unblamed> {
+    let version = observed.alias.version;
+    let window = observed.traffic_of(version);
+    let errors = counted(&observed.minutes.alias, took_over, window, blame);
+    let told = errors.traffic.to_string();
+    if fails(errors.traffic, blame) {
+        return Ok(Charge { told, ..errors });
+    }
+    let throttled = counted(
+        &observed.minutes.throttled,
+        took_over,
+        Traffic::default(),
+        blame,
+    );
+    if blame.throttles && fails(throttled.traffic, blame) {
+        let Traffic {
+            invocations,
+            errors,
+        } = throttled.traffic;
+        let told = format!("{errors} of {invocations} attempts to invoke it were throttled");
+        return Ok(Charge { told, ..throttled });
+    }
+    let api = counted(&observed.minutes.api, took_over, Traffic::default(), blame);
+    if let Some(name) = &blame.api
+        && fails(api.traffic, blame)
+    {
+        let Traffic {
+            invocations,
+            errors,
+        } = api.traffic;
+        let name = &name.name;
+        let told = format!("{errors} server errors in {invocations} requests to API {name}");
+        let own = false;
+        return Ok(Charge { told, own, ..api });
+    }
+    Err(if errors.traffic.errors == 0 {
+        Unblamed::Unseen(format!(
+            "version {version} does not fail by Lambda's figures: {told}; an answer that only says that something failed, such as an API's 5xx, is not counted as an error of the function"
+        ))
+    } else if enough(errors.traffic, blame) {
+        Unblamed::Unseen(format!(
+            "the errors are not those of version {version}: {told}"
+        ))
+    } else {
+        Unblamed::TooEarly(format!(
+            "version {version} served too little to conclude anything: {told}"
+        ))
+    })
+}
+
+/// What was counted since it began, where that can be seen and is enough; else in the window.
+fn counted(minutes: &Minutes, took_over: TakeOver, window: Traffic, blame: &Blame) -> Charge {
+    let onset = onset(minutes, took_over.earliest - BEFORE);
+    let traffic = match &onset {
+        // What another version served is none of its doing.
+        Some(onset) => between(
+            minutes,
+            onset.at.max(took_over.earliest),
+            DateTime::<Utc>::MAX_UTC,
+        ),
+        None => window,
+    };
+    let traffic = if enough(traffic, blame) {
+        traffic
+    } else {
+        window
+    };
+    Charge {
+        traffic,
+        told: String::new(),
+        onset,
+        own: true,
+    }
+}
+
+/// Whether the errors began as the version took over.
+fn its_own(
+    observed: &Observed,
+    memory: &Memory,
+    (took_over, charge, now): (TakeOver, &Charge, DateTime<Utc>),
+    blame: &Blame,
+) -> Result<(), Unblamed> {
+    let version = observed.alias.version;
+    let told = &charge.told;
+    let unsure = |reason: String| Err(Unblamed::Unsure(reason));
+    if let Some(attested) = memory.good.get(&version)
+        && attested.at > took_over.latest
+    {
+        return unsure(format!(
+            "version {version} served well at {}, after it took over ({}), so that what fails now began later, and is no likelier to be the version than what it depends on: {told}",
+            time(attested.at),
+            attested.traffic
+        ));
+    }
+    let minutes = &observed.minutes.alias;
+    let before = between(
+        minutes,
+        took_over.earliest - BEFORE,
+        took_over.earliest - EXACT,
+    );
+    let Some(onset) = &charge.onset else {
+        if !charge.own {
+            return unsure(format!(
+                "when the errors began cannot be seen, and they are not counted by version: {told}"
+            ));
+        }
+        if fails(before, blame) {
+            return unsure(format!(
+                "the errors were there before version {version} took over ({before}): {told}"
+            ));
+        }
+        return may_be_of_the_one_before(observed, memory, (took_over, charge, now), blame);
+    };
+    if onset.at < took_over.earliest - EXACT {
+        return unsure(format!(
+            "the errors began at {}, before version {version} took over at {} at the earliest: {told}",
+            time(onset.at),
+            time(took_over.earliest)
+        ));
+    }
+    let healthy = between(minutes, took_over.latest, onset.at);
+    if onset.at > took_over.latest + seconds(blame.onset_seconds) && enough(healthy, blame) {
+        return unsure(format!(
+            "the errors began at {}, {} after version {version} took over, which served well until then ({healthy}); what began later is no likelier to be the version than what it depends on: {told}",
+            time(onset.at),
+            hours(onset.at - took_over.latest)
+        ));
+    }
+    // They rose as it took over, from what the one before served well.
+    if enough(before, blame) && !fails(before, blame) {
+        return Ok(());
+    }
+    if !charge.own {
+        return unsure(format!(
+            "too little was served before version {version} took over to tell that the errors began with it, and they are not counted by version: {told}"
+        ));
+    }
+    may_be_of_the_one_before(observed, memory, (took_over, charge, now), blame)
+}
+
+/// What the alias served is not counted by version, and the window may hold what another served.
+fn may_be_of_the_one_before(
+    observed: &Observed,
+    memory: &Memory,
+    (took_over, charge, now): (TakeOver, &Charge, DateTime<Utc>),
+    blame: &Blame,
+) -> Result<(), Unblamed> {
+    let version = observed.alias.version;
+    match took_over.before {
+        Some(before)
+            if now - took_over.latest < seconds(blame.window_seconds)
+                && !memory.good.contains_key(&before) =>
+        {
+            Err(Unblamed::Unsure(format!(
+                "version {version} took over from version {before} within the window, and version {before} was not seen to serve well: the errors may be those of either: {}",
+                charge.told
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether others, which were not deployed, began to fail at the same time.
+fn shared_cause(
+    observed: &Observed,
+    blame: &Blame,
+    (took_over, charge): (TakeOver, &Charge),
+) -> Result<(), Unblamed> {
+    let from = took_over.earliest - BEFORE;
+    let failing = observed.minutes.peers.iter().filter_map(|(peer, minutes)| {
+        let began = onset(minutes, from)?;
+        let with_it = charge
+            .onset
+            .is_none_or(|onset| (began.at - onset.at).abs() <= EXACT * 2);
+        (with_it && fails(began.since, blame))
+            .then(|| format!("{peer} since {} ({})", time(began.at), began.since))
+    });
+    let failing: Vec<String> = failing.collect();
+    if failing.is_empty() {
+        return Ok(());
+    }
+    Err(Unblamed::Unsure(format!(
+        "others began to fail at the same time, so that what they share is to blame, and no version: {}; version {}: {}",
+        failing.join(", "),
+        observed.alias.version,
+        charge.told
+    )))
+}
+
+/// When the alias's version took over, and which had the traffic before.
+fn took_over(observed: &Observed, memory: &Memory, now: DateTime<Utc>) -> Option<TakeOver> {
+    let version = observed.alias.version;
+    let published = observed.versions.get(&version).and_then(|v| v.published_at);
+    let (latest, before, seen) = match &memory.serving {
+        Some(serving) if serving.version == version => (
+            serving.since,
+            serving.before,
+            Some(serving.since - SEEN_WITHIN),
+        ),
+        // Since the last look.
+        Some(serving) => (now, Some(serving.version), Some(serving.since)),
+        None => (published?, None, None),
+    };
+    // No version serves before it is published, and none that had a share by weight began later than that.
+    let earliest = published.max(seen).unwrap_or(latest).min(latest);
+    let shared = observed.minutes.by_version.get(&version);
+    let shared = shared.and_then(|minutes| minutes.keys().next().copied());
+    Some(TakeOver {
+        earliest: shared.map_or(earliest, |shared| shared.min(earliest)),
+        latest,
+        before,
+    })
+}
+
+/// What a version with all the traffic since `since` served of late: in the window, or as far back as the policy lets it
+/// look until it is enough.
+pub(crate) fn lately(
+    observed: &Observed,
+    policy: &Rollback,
+    (since, now): (DateTime<Utc>, DateTime<Utc>),
+) -> Traffic {
+    let attestation = &policy.attestation;
+    let wanted = u64::from(attestation.min_invocations.get());
+    let window = observed.traffic_of(observed.alias.version);
+    if window.invocations >= wanted {
+        return window;
+    }
+    let from = whole_minute(since).max(now - seconds(attestation.max_window_seconds));
+    let longer = latest(&observed.minutes.alias, from, wanted);
+    if longer.invocations > window.invocations {
+        longer
+    } else {
+        window
+    }
+}
+
+pub(crate) fn time(at: DateTime<Utc>) -> String {
+    at.format("%Y-%m-%d %H:%M UTC").to_string()
+}
+
+pub(crate) fn hours(age: TimeDelta) -> String {
+    let minutes = age.num_minutes();
+    if minutes < 120 {
+        format!("{minutes} min")
+    } else {
+        format!("{} h", age.num_hours())
+    }
+}
