@@ -129,7 +129,11 @@ async fn errors_of_both_versions_are_nobodys_canary() -> Result {
         let before = guarded.pointing().await?;
         let proxy = Proxy::start(&world.cloud).await?;
         let report = guarded.run(&proxy).finish().await?.report()?;
-        is(&report, "Skipped", "the errors are not the new version's")?;
+        is(
+            &report,
+            "Escalated",
+            "the errors are not the new version's: both versions fail alike",
+        )?;
         assert_eq!(guarded.pointing().await?, before);
         Ok(())
     })
@@ -188,6 +192,54 @@ async fn the_canary_of_a_deployment_is_left_to_the_deployments_own_rollback() ->
         assert_eq!(stops[0].call.json()["autoRollbackEnabled"], true);
         rolls_back_by_itself(&guarded, &proxy).await?;
         assert!(proxy.calls("lambda:UpdateAlias").is_empty());
+        Ok(())
+    })
+    .await
+}
+
+/// Without a rollback of its own, a stopped deployment leaves the canary's share where it is (AWS CodeDeploy User Guide,
+/// "Troubleshoot AWS Lambda deployment issues").
+#[tokio::test]
+async fn a_stopped_deployment_that_takes_nothing_back_ends_with_the_good_version() -> Result {
+    scenario("left-behind", async |world| {
+        let (guarded, deployment) = with_deployment(world).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let stopped = world.aws.codedeploy.stop_deployment();
+        stopped.deployment_id(&deployment).send().await?;
+        // It was in flight when it was looked at.
+        let listed = json!({"deployments": [deployment]}).to_string();
+        let listed = Fault::Reply(Reply::success(200, listed));
+        proxy.inject(Rule::new("codedeploy:ListDeployments", listed).first(1));
+        let report = guarded.run(&proxy).finish().await?.report()?;
+        is(&report, "Pending", "was told to stop")?;
+        let look = guarded.run(&proxy).on(&scheduled());
+        let look = look.later_by(TimeDelta::minutes(2)).finish().await?;
+        is(
+            &look.report()?,
+            "Applied",
+            "has ended (Stopped) and left the alias at version 1, so that it was pointed to version 1 alone",
+        )?;
+        assert_eq!(guarded.pointing().await?, Pointing::alone("1"));
+        assert_eq!(proxy.calls("lambda:UpdateAlias").len(), 1);
+        Ok(())
+    })
+    .await
+}
+
+/// A function that answers its callers with a server error, as behind an API, does not fail by Lambda's own figures.
+#[tokio::test]
+async fn a_server_error_in_the_answer_fails_the_smoke_test() -> Result {
+    scenario("smoke-status", async |world| {
+        let failing =
+            "def handle(event, context):\n    return {'statusCode': 503, 'body': 'no database'}\n";
+        let codes = [failing.to_owned(), code("two")];
+        let mut guarded = Guarded::new(world, RUN_ONCE, &codes).await?;
+        guarded.set("smoke_test", json!({"payload": {}})).await?;
+        guarded.canary_fails().await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let report = guarded.run(&proxy).finish().await?.report()?;
+        is(&report, "Escalated", "it answers with status 503")?;
+        assert_eq!(guarded.pointing().await?, Pointing::alone("1"));
         Ok(())
     })
     .await
@@ -317,7 +369,7 @@ async fn a_flapping_alarm_is_left_to_a_human() -> Result {
                 let report = run.finish().await?.report()?;
                 match (state, minutes) {
                     ("ALARM", 4) => is(&report, "Escalated", "went to ALARM 3 times")?,
-                    ("ALARM", _) => is(&report, "Skipped", "")?,
+                    ("ALARM", _) => is(&report, "Pending", "")?,
                     _ => is(&report, "AlreadyInPlace", "back to OK")?,
                 }
             }

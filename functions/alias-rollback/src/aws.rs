@@ -23,7 +23,7 @@ use shared::remediation::Clearance;
 
 use crate::error::RollbackError;
 use crate::observed::{Alias, Deployment, Minutes, Observed, Served, Traffic, Version};
-use crate::policy::{DeploymentGroup, Rollback, SmokeTest, name_and_qualifier};
+use crate::policy::{CodeDeploy, DeploymentGroup, Rollback, SmokeTest, name_and_qualifier};
 
 /// Pages of versions read at most; 50 versions each.
 const PAGES: usize = 20;
@@ -84,8 +84,8 @@ impl Aws {
         let function = policy.function_arn();
         let deployment = async {
             match &policy.codedeploy {
-                Some(group) => self.deployment(group).await,
-                None => Ok(None),
+                Some(CodeDeploy::Group(group)) => self.deployment(group).await,
+                Some(CodeDeploy::No(_)) | None => Ok(None),
             }
         };
         let (alias, (versions, more_versions), deployment, mappings, permitted, stack, allocating) =
@@ -283,6 +283,32 @@ impl Aws {
             }
             Err(error) => Err(failed("codedeploy:StopDeployment", deployment, &error)),
         }
+    }
+
+    /// How a deployment ended, if it has, and so has the rollback that it began, if it began one.
+    pub async fn ended(&self, deployment: &str) -> Result<Option<String>, RollbackError> {
+        let over = |info: &DeploymentInfo| {
+            let status = info.status()?;
+            let over = [
+                DeploymentStatus::Stopped,
+                DeploymentStatus::Failed,
+                DeploymentStatus::Succeeded,
+            ];
+            over.contains(status).then(|| status.to_string())
+        };
+        let info = self.info(deployment).await?;
+        let Some(status) = info.as_ref().and_then(over) else {
+            return Ok(None);
+        };
+        let rollback = info
+            .as_ref()
+            .and_then(DeploymentInfo::rollback_info)
+            .and_then(RollbackInfo::rollback_deployment_id);
+        if let Some(rollback) = rollback {
+            let rollback = self.info(rollback).await?;
+            return Ok(rollback.as_ref().and_then(over).map(|_| status));
+        }
+        Ok(Some(status))
     }
 
     /// The event sources that invoke the alias.

@@ -164,7 +164,7 @@ impl Remediation for AliasRollback {
     async fn settled(&self, plan: &Plan, action: &Rollback, work: &Work<'_, Self>) -> End<Never> {
         match plan.step {
             Step::Point { to, .. } => self.smoke_test(action, to, work).await,
-            Step::StopDeployment { .. } => End::Finished,
+            Step::StopDeployment { .. } => self.pointed_back(plan, action, work).await,
         }
     }
 
@@ -174,6 +174,19 @@ impl Remediation for AliasRollback {
         _evidence: Option<&Evidence>,
     ) -> Result<Verified, RollbackError> {
         let alias = self.aws.alias(&plan.function, &plan.alias).await?;
+        if let Step::StopDeployment { deployment, to, .. } = &plan.step
+            && !alias.points_alone_to(*to)
+            && let Some(status) = self.aws.ended(deployment).await?
+        {
+            let summary = format!(
+                "deployment {deployment} has ended ({status}) and left the alias at version {}, so that it was pointed to version {to} alone",
+                alias.version
+            );
+            return Ok(Verified {
+                holds: true,
+                summary,
+            });
+        }
         let weights = if alias.weights.is_empty() {
             "no other version has a weight".to_owned()
         } else {
@@ -249,6 +262,51 @@ impl AliasRollback {
         }
         // What is not as it was put is told by the verification, and trying it would prove nothing.
         (End::Finished, alone)
+    }
+
+    /// What is left to do once a deployment has ended: one that has no rollback configured, or had shifted nothing that
+    /// `CodeDeploy` would take back, leaves the alias as it was when it was stopped (AWS `CodeDeploy` User Guide,
+    /// "Troubleshoot AWS Lambda deployment issues").
+    async fn pointed_back(
+        &self,
+        plan: &Plan,
+        action: &Rollback,
+        work: &Work<'_, Self>,
+    ) -> End<Never> {
+        let (from, to) = (plan.from, plan.to());
+        let left = |reason: String| End::Escalated {
+            rule: Rule::Unsafe,
+            reason: format!("the deployment was stopped, and {reason}"),
+        };
+        let alias = match self.aws.alias(&plan.function, &plan.alias).await {
+            Ok(alias) => alias,
+            Err(error) => return left(format!("the alias could not be read: {error}")),
+        };
+        if alias.points_alone_to(to) {
+            return self.smoke_test(action, to, work).await;
+        }
+        let known = |version: &u64| [from, to].contains(version);
+        if !known(&alias.version) || !alias.weights.keys().all(known) {
+            return left(format!(
+                "another hand pointed {} to version {}; it is left there",
+                action.alias, alias.version
+            ));
+        }
+        let moved = match work.clear("move the alias") {
+            Ok(clearance) => {
+                let versions = (None, to);
+                let revision = &alias.revision_id;
+                self.aws.point(action, versions, revision, clearance).await
+            }
+            Err(error) => Err(error.into()),
+        };
+        match moved {
+            Ok(Moved::There) => self.smoke_test(action, to, work).await,
+            Ok(Moved::Overtaken) => left(format!("{} was changed by another hand", action.alias)),
+            Err(error) => left(format!(
+                "the alias was not pointed to version {to}: {error}"
+            )),
+        }
     }
 
     /// The end of a rollback: what the alias answers now.

@@ -11,7 +11,7 @@ use crate::AliasRollback;
 use crate::blame::{Blamed, Unblamed, canary, hours, promoted};
 use crate::memory::Memory;
 use crate::observed::{Observed, Traffic, Version};
-use crate::policy::{DeploymentGroup, Rollback};
+use crate::policy::{CodeDeploy, DeploymentGroup, Rollback};
 
 /// Versions that are told of, with what speaks against each, where there is none to go back to.
 const TOLD: usize = 20;
@@ -119,9 +119,9 @@ pub fn plan(
                 function: policy.function_arn().to_owned(),
                 alias: policy.name().to_owned(),
                 from: blamed.from,
+                drift: drift(observed, policy, (&step, blamed.from)),
                 step,
                 why: blamed.why,
-                drift: drift(observed, blamed.from),
                 skipped,
                 smoke_test: policy.smoke_test.is_some(),
             },
@@ -173,7 +173,7 @@ fn step(
             .map_err(|reason| Box::new(unsafe_to(format!("{why}; {reason}"))))?,
     };
     let step = match (&observed.deployment, &policy.codedeploy) {
-        (Some(deployment), Some(group)) => Step::StopDeployment {
+        (Some(deployment), Some(CodeDeploy::Group(group))) => Step::StopDeployment {
             deployment: deployment.id.clone(),
             group: group.clone(),
             to,
@@ -369,12 +369,25 @@ fn too_far(
     })
 }
 
-fn drift(observed: &Observed, from: u64) -> String {
+/// Who will disagree with the alias, and how to deploy again.
+fn drift(observed: &Observed, policy: &Rollback, (step, from): (&Step, u64)) -> String {
     let owner = match &observed.stack {
         Some(stack) => format!("stack {stack}"),
         None => "whatever deploys the function".to_owned(),
     };
-    format!(
+    let drift = format!(
         "{owner} still takes version {from} for the right one: deploy a mended version, since deploying again as it is brings version {from} back"
-    )
+    );
+    let to = match step {
+        Step::Point { to, .. } | Step::StopDeployment { to, .. } => *to,
+    };
+    match &policy.codedeploy {
+        Some(CodeDeploy::Group(_)) if to != observed.alias.version => format!(
+            "{drift}; CodeDeploy deploys from the version that the alias points to: the next AppSpec needs CurrentVersion: {to}"
+        ),
+        Some(_) => drift,
+        None => format!(
+            "{drift}; whether a CodeDeploy deployment is in flight was not looked at: give the policy codedeploy.application and codedeploy.group, or \"codedeploy\": \"none\""
+        ),
+    }
 }

@@ -26,10 +26,10 @@ pub struct Rollback {
     /// How far back a rollback may go.
     #[serde(default)]
     pub way_back: WayBack,
-    /// The deployment group that shifts the alias's traffic. A deployment of it in flight is stopped, and rolls
-    /// back by its own means.
+    /// The deployment group that shifts the alias's traffic, or `none`. A deployment of it in flight that brings what
+    /// fails is stopped. Left out, none is looked for, and a rollback tells that.
     #[serde(default)]
-    pub codedeploy: Option<DeploymentGroup>,
+    pub codedeploy: Option<CodeDeploy>,
     /// Invokes the alias once after a rollback.
     #[serde(default)]
     pub smoke_test: Option<SmokeTest>,
@@ -91,6 +91,27 @@ pub struct WayBack {
     pub max_age_seconds: NonZeroU32,
     /// How many earlier versions that were seen to serve well are looked at, the newest first.
     pub max_versions: NonZeroU32,
+}
+
+/// Whether `CodeDeploy` shifts the alias's traffic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    untagged,
+    expecting = "codedeploy is neither a deployment group nor none; give {\"application\": \"...\", \"group\": \"...\"} or \"none\""
+)]
+pub enum CodeDeploy {
+    /// By this group.
+    Group(DeploymentGroup),
+    /// It does not.
+    No(NoGroup),
+}
+
+/// No deployment group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum NoGroup {
+    /// There is none.
+    #[serde(rename = "none")]
+    None,
 }
 
 /// A `CodeDeploy` deployment group.
@@ -332,6 +353,13 @@ mod tests {
     }
 
     #[test]
+    fn a_deployment_group_is_named_or_there_is_none_or_nothing_is_said() {
+        check(|v| v["codedeploy"] = json!("none")).unwrap();
+        check(|v| v["codedeploy"] = json!(null)).unwrap();
+        check(|v| v["codedeploy"] = json!({"application": "orders", "group": "live"})).unwrap();
+    }
+
+    #[test]
     fn an_alias_of_another_account_region_or_partition_is_out_of_reach() {
         let rollback =
             |alias: &str| -> Rollback { serde_json::from_value(json!({"alias": alias})).unwrap() };
@@ -356,7 +384,7 @@ mod tests {
     #[test]
     fn what_cannot_be_carried_out_is_refused_by_name() {
         type Change = fn(&mut Value);
-        let cases: [(Change, &str); 12] = [
+        let cases: [(Change, &str); 13] = [
             (
                 |v| v["alias"] = json!("arn:aws:lambda:eu-west-1:123456789012:function:orders"),
                 "is no alias",
@@ -403,6 +431,10 @@ mod tests {
             (
                 |v| v["smoke_test"] = json!({"payload": {}, "fails_from_status": 99}),
                 "smoke_test.fails_from_status is 99; it must be 100 to 600",
+            ),
+            (
+                |v| v["codedeploy"] = json!("never"),
+                "codedeploy is neither a deployment group nor none; give",
             ),
             (|v| v["alais"] = json!(1), "unknown field `alais`"),
         ];

@@ -243,6 +243,26 @@ fn a_deployment_that_brought_the_failing_version_is_stopped() {
     );
 }
 
+#[test]
+fn a_rollback_tells_what_a_next_deployment_needs_and_what_was_not_looked_at() {
+    let plan = acts(decide(&observed(), &memory(&[3])));
+    assert!(
+        plan.drift
+            .contains("the next AppSpec needs CurrentVersion: 3"),
+        "{}",
+        plan.drift
+    );
+    let mut unsaid = policy();
+    unsaid.codedeploy = None;
+    let plan = acts(decide_by(&unsaid, &observed(), &memory(&[3]), None));
+    let words = "whether a CodeDeploy deployment is in flight was not looked at";
+    assert!(plan.drift.contains(words), "{}", plan.drift);
+    let none = json!({"alias": unsaid.alias, "codedeploy": "none"});
+    let none: Rollback = serde_json::from_value(none).unwrap();
+    let plan = acts(decide_by(&none, &observed(), &memory(&[3]), None));
+    assert!(!plan.drift.contains("CodeDeploy"), "{}", plan.drift);
+}
+
 /// With all the traffic on the old version, a deployment has shifted nothing yet: it cannot be the cause.
 #[test]
 fn a_deployment_that_may_be_the_cure_is_not_stopped() {
