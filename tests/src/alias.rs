@@ -96,8 +96,7 @@ impl<'a> Guarded<'a> {
     pub async fn new(world: &'a World, binary: &str, codes: &[String]) -> Result<Self> {
         let function = format!("{}-api", world.name);
         let alarm = world.alarm("ApiFunctionErrorsHigh").await?;
-        let event = alarm_event(&alarm, "OK", "ALARM", Clock::system().now());
-        let guarded = Self {
+        let mut guarded = Self {
             world,
             function: function.clone(),
             policy: json!({
@@ -113,10 +112,13 @@ impl<'a> Guarded<'a> {
                 }],
             }),
             alarm,
-            event,
+            event: Value::Null,
             binary: binary.into(),
         };
         guarded.create(codes).await?;
+        // What is published after the alarm is not what raised it.
+        let now = Clock::system().now();
+        guarded.event = alarm_event(&guarded.alarm, "OK", "ALARM", now);
         world.put_policy(&guarded.policy).await?;
         Ok(guarded)
     }

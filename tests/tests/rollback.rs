@@ -197,7 +197,7 @@ async fn the_canary_of_a_deployment_is_left_to_the_deployments_own_rollback() ->
     .await
 }
 
-/// Without a rollback of its own, a stopped deployment leaves the canary's share where it is (AWS CodeDeploy User Guide,
+/// Without a rollback of its own, a stopped deployment leaves the canary's share where it is (AWS `CodeDeploy` User Guide,
 /// "Troubleshoot AWS Lambda deployment issues").
 #[tokio::test]
 async fn a_stopped_deployment_that_takes_nothing_back_ends_with_the_good_version() -> Result {

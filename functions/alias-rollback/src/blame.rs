@@ -372,7 +372,7 @@ fn its_own(
         }
         return may_be_of_the_one_before(observed, memory, (took_over, charge, now), blame);
     };
-    if onset.at < took_over.earliest - EXACT {
+    if onset.at < minute_of(took_over.earliest) - EXACT {
         return unsure(format!(
             "the errors began at {}, before version {version} took over at {} at the earliest: {told}",
             time(onset.at),
@@ -492,6 +492,16 @@ pub(crate) fn lately(
         longer
     } else {
         window
+    }
+}
+
+/// The minute under which what began at an instant is counted.
+fn minute_of(at: DateTime<Utc>) -> DateTime<Utc> {
+    let whole = whole_minute(at);
+    if whole == at {
+        at
+    } else {
+        whole - TimeDelta::minutes(1)
     }
 }
 

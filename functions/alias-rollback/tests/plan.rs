@@ -379,6 +379,17 @@ fn errors_that_began_with_the_version_are_its_own() {
     );
 }
 
+/// Errors are counted under the minute in which the invocation began.
+#[test]
+fn a_version_that_fails_from_its_first_second_is_not_cleared_by_the_minutes_of_the_figures() {
+    let mut observed = deployed(&[(59, 100, 1), (21, 100, 30)]);
+    let published = now() - TimeDelta::minutes(20) + TimeDelta::seconds(59);
+    observed.versions.get_mut(&5).unwrap().published_at = Some(published);
+    let mut known = memory(&[3]);
+    known.serving.as_mut().unwrap().since = published;
+    assert_eq!(acts(decide(&observed, &known)).to(), 3);
+}
+
 #[test]
 fn errors_that_were_there_before_are_not_the_versions() {
     let earlier = deployed(&[(40, 100, 1), (40, 100, 30)]);
