@@ -577,3 +577,53 @@ async fn an_event_whose_invocation_failed_is_invoked_again() -> Result {
     })
     .await
 }
+
+#[tokio::test]
+async fn what_was_quarantined_comes_back_when_a_human_says_so() -> Result {
+    scenario("release", async |world| {
+        let mut case = Case::new(world, Kind::Standard, RUN_ONCE).await?;
+        case.set("body_schema", json!({"type": "object"})).await?;
+        let unfit: Vec<Seed> = (0..3)
+            .map(|n| Seed::new(format!("[{n}]")).with_attributes(every_kind_of_attribute()))
+            .collect();
+        world.dead_letter(&case.ingestion, &unfit).await?;
+        let proxy = case.proxy().await?;
+        case.run(&proxy).finish().await?.report()?;
+        let quarantined = world.depth(&case.ingestion.quarantine).await?;
+        assert_eq!(quarantined.visible, 3);
+
+        // The schema is mended, and the quarantine is a source.
+        case.set("body_schema", json!({"type": "array"})).await?;
+        case.set("source", json!(case.ingestion.quarantine.arn)).await?;
+        case.set("release", json!({"reasons": ["undecodable"]})).await?;
+        let asked = case.run(&proxy).finish().await?.report()?;
+        assert_eq!(asked["rule"], "approval_required", "{asked}");
+        assert_eq!(world.depth(&case.ingestion.source).await?, Depth::default());
+        let at = Clock::system().now();
+        let approved = json!({
+            "playbook": {"execution": "arn:aws:states:us-east-1:123456789012:execution:Ingestion:e1"},
+            "alarm": case.event,
+            "approvals": [{
+                "target": asked["target"],
+                "plan_hash": asked["plan_hash"],
+                "transition": asked["transition"],
+                "by": "anna",
+                "at": at,
+                "expires_at": at + TimeDelta::hours(1),
+            }],
+        });
+        let released = case.run(&proxy).on(&approved).request_id("approved").finish();
+        let report = released.await?.report()?;
+        assert_eq!(report["outcome"], "Applied", "{report}");
+        let told = told(&report)?;
+        assert_eq!((told.replayed(), told.quarantined(), told.returned()), (3, 0, 0));
+        let back = world.drain(&case.ingestion.source).await?;
+        assert_eq!(back.len(), 3);
+        for message in &back {
+            assert_eq!(message.added_to(seed_of(&unfit, message)?), [MARK]);
+        }
+        assert_eq!(world.depth(&case.ingestion.quarantine).await?, Depth::default());
+        Ok(())
+    })
+    .await
+}

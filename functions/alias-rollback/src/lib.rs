@@ -173,19 +173,23 @@ impl Remediation for AliasRollback {
         plan: &Plan,
         _evidence: Option<&Evidence>,
     ) -> Result<Verified, RollbackError> {
-        let alias = self.aws.alias(&plan.function, &plan.alias).await?;
+        let mut alias = self.aws.alias(&plan.function, &plan.alias).await?;
         if let Step::StopDeployment { deployment, to, .. } = &plan.step
             && !alias.points_alone_to(*to)
             && let Some(status) = self.aws.ended(deployment).await?
         {
-            let summary = format!(
-                "deployment {deployment} has ended ({status}) and left the alias at version {}, so that it was pointed to version {to} alone",
-                alias.version
-            );
-            return Ok(Verified {
-                holds: true,
-                summary,
-            });
+            // It may have ended, and taken the alias back, since the alias was read.
+            alias = self.aws.alias(&plan.function, &plan.alias).await?;
+            if !alias.points_alone_to(*to) {
+                let summary = format!(
+                    "deployment {deployment} has ended ({status}) and left the alias at version {}, so that it was pointed to version {to} alone",
+                    alias.version
+                );
+                return Ok(Verified {
+                    holds: true,
+                    summary,
+                });
+            }
         }
         let weights = if alias.weights.is_empty() {
             "no other version has a weight".to_owned()

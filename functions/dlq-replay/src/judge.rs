@@ -30,9 +30,20 @@ pub enum Poison {
 }
 
 impl Poison {
+    /// All reasons, as accounts and attributes name them.
+    pub const NAMES: [&'static str; 7] = [
+        Self::ReplayedTooOften.name(),
+        Self::Undecodable.name(),
+        Self::Unroutable.name(),
+        Self::TooLarge.name(),
+        Self::NoPayload.name(),
+        Self::CutShort.name(),
+        Self::NotFailed.name(),
+    ];
+
     /// The reason as accounts and attributes name it.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::ReplayedTooOften => "replayed_too_often",
             Self::Undecodable => "undecodable",
@@ -52,6 +63,8 @@ pub enum Kept {
     Filtered,
     /// It was sent after the run began.
     ArrivedLater,
+    /// It is in quarantine, and the reasons to let a message out do not name its own, or it is still unfit.
+    Quarantined,
     /// It could not be delivered.
     Undelivered,
     /// An earlier message of its FIFO group stays, and the order within a group is kept.
@@ -67,6 +80,7 @@ impl Kept {
         match self {
             Self::Filtered => "filtered",
             Self::ArrivedLater => "arrived_later",
+            Self::Quarantined => "quarantined",
             Self::Undelivered => "undelivered",
             Self::BehindInGroup => "behind_in_group",
             Self::Stopped => "stopped",
@@ -109,6 +123,21 @@ impl Judge<'_> {
     /// Decides a message's fate. `replays` is how often it was replayed before.
     #[must_use]
     pub fn fate(&self, message: &InHand, replays: u32) -> Fate {
+        let Some(release) = &self.plan.release else {
+            return self.fate_outside(message, replays);
+        };
+        let was = message.quarantined_as.as_ref();
+        if !was.is_some_and(|was| release.reasons.contains(was)) {
+            return Fate::Keep(Kept::Quarantined);
+        }
+        // Its replays count from its release on.
+        match self.fate_outside(message, 0) {
+            Fate::Quarantine(..) => Fate::Keep(Kept::Quarantined),
+            fate => fate,
+        }
+    }
+
+    fn fate_outside(&self, message: &InHand, replays: u32) -> Fate {
         // SQS stamps with its own clock, to the millisecond.
         if message.sent_at.is_some_and(|sent_at| sent_at > self.began) {
             return Fate::Keep(Kept::ArrivedLater);
@@ -319,6 +348,31 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
     use std::collections::HashMap;
+
+    #[test]
+    fn of_a_quarantine_only_what_a_reason_names_and_what_is_fit_by_now_is_let_out() {
+        let plan = plan(|policy| {
+            policy["source"] = policy["quarantine"].clone();
+            policy["release"] = json!({"reasons": ["undecodable", "replayed_too_often"]});
+            policy["body_schema"] = json!({"type": "object"});
+        });
+        let of = |body: &str, was: Option<&str>| {
+            let quarantined_as = was.map(str::to_owned);
+            let held = InHand {
+                quarantined_as,
+                ..message(body)
+            };
+            fate(&plan, &held, 7)
+        };
+        // However often it was replayed before.
+        assert_eq!(of("{}", Some("undecodable")), Fate::Replay(0));
+        assert_eq!(of("{}", Some("replayed_too_often")), Fate::Replay(0));
+        let stays = Fate::Keep(Kept::Quarantined);
+        assert_eq!(of("{}", Some("too_large")), stays);
+        assert_eq!(of("{}", None), stays);
+        // Still unfit, it goes in no circle.
+        assert_eq!(of("[]", Some("undecodable")), stays);
+    }
 
     fn fate(plan: &Plan, message: &InHand, replays: u32) -> Fate {
         let schema = plan

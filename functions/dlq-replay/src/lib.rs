@@ -68,6 +68,7 @@ impl Remediation for DlqReplay {
     const NAME: &'static str = NAME;
     /// A replay is best made when the consumer is well again.
     const OUTLASTS_ALARM: bool = true;
+    const MOMENTARY: &'static [&'static str] = &["expected", "routes.backlog"];
     type Action = Replay;
     type Observed = Observed;
     type Plan = Plan;
@@ -78,6 +79,11 @@ impl Remediation for DlqReplay {
     type Learning = Unlearning;
     type Rounds = Self;
     type Error = ReplayError;
+
+    /// What was quarantined was found unfit: a human says when it is fit.
+    fn needs_approval(action: &Replay) -> bool {
+        action.release.is_some()
+    }
 
     async fn observe(
         &self,

@@ -32,6 +32,14 @@ pub struct Replays {
     pub run: String,
 }
 
+/// What a message's label in a quarantine tells of it.
+#[derive(Deserialize)]
+struct Label {
+    reason: String,
+    #[serde(default)]
+    origin: Option<String>,
+}
+
 /// A message in hand.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InHand {
@@ -56,6 +64,8 @@ pub struct InHand {
     pub trace_root: Option<String>,
     /// What AWS put around its payload.
     pub envelope: Envelope,
+    /// Why it was quarantined, of one that is to be let out.
+    pub quarantined_as: Option<String>,
 }
 
 impl InHand {
@@ -89,7 +99,24 @@ impl InHand {
             group,
             trace_root,
             envelope,
+            quarantined_as: None,
         })
+    }
+
+    /// The message as it was before it was quarantined: from where it had come, without label and mark, so that its
+    /// replays count anew. One without a label stays as it is.
+    #[must_use]
+    pub fn released(mut self, fifo: bool) -> Self {
+        let label = self.text(QUARANTINED).map(serde_json::from_str);
+        let Some(Ok(Label { reason, origin })) = label else {
+            return self;
+        };
+        self.attributes.remove(QUARANTINED);
+        self.attributes.remove(MARK);
+        self.envelope = Envelope::of(&self.body, &self.attributes, origin.as_deref(), fifo);
+        self.origin = origin;
+        self.quarantined_as = Some(reason);
+        self
     }
 
     /// How often it was replayed, and by which run last, as its mark tells.
@@ -335,6 +362,67 @@ pub fn batches<T>(items: Vec<(T, usize)>, max_bytes: usize) -> Vec<Vec<T>> {
         all.push(batch);
     }
     all
+}
+
+#[cfg(test)]
+mod released {
+    use super::*;
+    use crate::sample::{INGEST, ORDERS, message, plan, straight, string};
+    use serde_json::json;
+
+    #[test]
+    fn a_released_message_is_what_it_was_before_it_was_quarantined() {
+        let mut before = message("{}");
+        before.attributes.insert("colour".into(), string("red"));
+        let mut worn = before.clone();
+        worn.attributes.insert(MARK.into(), string("3 run-1"));
+        let plan = plan(|_| ());
+        let poison = crate::judge::Poison::ReplayedTooOften;
+        let reason = crate::judge::reason(&worn, &plan, poison, "it came back", "run-2");
+        let sent = quarantined(0, &worn, &plan, &reason, "run-2")
+            .unwrap()
+            .entry;
+        // As it is received from the quarantine, which knows no origin.
+        let held = InHand {
+            attributes: sent.message_attributes.clone().unwrap(),
+            ..straight(sent.message_body())
+        };
+        let released = held.released(false);
+        assert_eq!(
+            released.quarantined_as.as_deref(),
+            Some("replayed_too_often")
+        );
+        assert_eq!(released.attributes, before.attributes);
+        assert_eq!(released.origin.as_deref(), Some(ORDERS));
+        assert_eq!(released.envelope, before.envelope);
+        assert_eq!(released.mark(), None);
+    }
+
+    #[test]
+    fn a_failure_record_is_opened_anew() {
+        let record = json!({
+            "version": "1.0",
+            "requestContext": {"requestId": "r-1", "functionArn": INGEST, "condition": "RetriesExhausted"},
+            "requestPayload": {"n": 1},
+        });
+        let mut held = straight(&record.to_string());
+        let names = held.envelope.names.clone();
+        let label = json!({"reason": "undecodable", "why": "its body does not fit"}).to_string();
+        held.attributes.insert(QUARANTINED.into(), string(&label));
+        let released = held.released(false);
+        assert_eq!(released.envelope.names, names);
+        assert_eq!(released.quarantined_as.as_deref(), Some("undecodable"));
+    }
+
+    #[test]
+    fn what_says_nothing_of_a_quarantine_stays_as_it_is() {
+        for label in [None, Some("no JSON"), Some("{}")] {
+            let mut held = straight("{}");
+            held.attributes
+                .extend(label.map(|label| (QUARANTINED.to_owned(), string(label))));
+            assert_eq!(held.clone().released(false), held);
+        }
+    }
 }
 
 #[cfg(test)]

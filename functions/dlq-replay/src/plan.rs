@@ -7,7 +7,7 @@ use shared::remediation::{Moment, Planned, PlannedBy};
 
 use crate::DlqReplay;
 use crate::consumer::{Consumer, first_trouble};
-use crate::policy::{Canary, Destination, Filter, Limits, Replay};
+use crate::policy::{Canary, Destination, Filter, Limits, Release, Replay};
 use crate::replay::Progress;
 
 /// A queue as it was observed. SQS counts approximately.
@@ -89,6 +89,9 @@ pub struct Plan {
     pub quarantine: Arn,
     /// The longest message that the quarantine takes.
     pub quarantine_max_message_bytes: usize,
+    /// Which messages of a quarantine are let out, where the source is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<Release>,
     /// Which messages are replayed.
     pub filter: Filter,
     /// Whether bodies are checked against the policy's schema.
@@ -165,6 +168,7 @@ pub fn plan(
             default_destination: policy.default_destination.clone(),
             quarantine: policy.quarantine.clone(),
             quarantine_max_message_bytes: quarantine.max_message_bytes,
+            release: policy.release.clone(),
             filter: policy.filter.clone(),
             checks_bodies: policy.body_schema.is_some(),
             limits: policy.limits,

@@ -9,6 +9,8 @@ use serde_json::Value;
 use shared::arn::Arn;
 use shared::policy::Action;
 
+use crate::judge::Poison;
+
 /// One dead-letter queue and how it is replayed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -36,10 +38,23 @@ pub struct Replay {
     /// A JSON Schema that a body must fit; what does not fit is quarantined.
     #[serde(default)]
     pub body_schema: Option<Value>,
+    /// Lets messages out of a quarantine, which is both `source` and `quarantine` then: where they had come from, as if
+    /// they had never been replayed. A human approves each run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<Release>,
     /// How many messages a dry run looks at. Looking hides them for a moment and raises their receive
     /// count; 0 looks at none.
     #[serde(default = "default_sample")]
     pub dry_run_sample: u8,
+}
+
+/// Which quarantined messages are let out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Release {
+    /// Those that were quarantined for one of these reasons, such as `undecodable` once the schema is mended. The others
+    /// stay, and so do those that are still unfit.
+    pub reasons: Vec<String>,
 }
 
 fn default_sample() -> u8 {
@@ -335,11 +350,35 @@ impl Replay {
                 ));
             }
         }
-        if self.quarantine == self.source {
-            return Err(format!(
-                "quarantine {} is the source; name another queue",
-                self.quarantine
-            ));
+        match &self.release {
+            None if self.quarantine == self.source => {
+                return Err(format!(
+                    "quarantine {} is the source; name another queue, or the reasons of what is to be let out of it in release.reasons",
+                    self.quarantine
+                ));
+            }
+            Some(_) if self.quarantine != self.source => {
+                return Err(format!(
+                    "release lets messages out of a quarantine: name it as source and as quarantine, and not {} and {}",
+                    self.source, self.quarantine
+                ));
+            }
+            _ => {}
+        }
+        for reason in self.release.iter().flat_map(|release| &release.reasons) {
+            if !Poison::NAMES.contains(&reason.as_str()) {
+                return Err(format!(
+                    "release.reasons has {reason:?}; a message is quarantined as {}",
+                    Poison::NAMES.join(", ")
+                ));
+            }
+        }
+        if self
+            .release
+            .as_ref()
+            .is_some_and(|release| release.reasons.is_empty())
+        {
+            return Err("release.reasons is empty; name what is to be let out".to_owned());
         }
         match &self.default_destination {
             Some(default) if self.destinations.iter().all(|known| known.arn != *default) => {

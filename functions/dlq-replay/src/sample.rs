@@ -104,6 +104,7 @@ pub(crate) fn message(body: &str) -> InHand {
         group: None,
         trace_root: None,
         envelope: Envelope::of(body, &HashMap::new(), Some(ORDERS), false),
+        quarantined_as: None,
     }
 }
 

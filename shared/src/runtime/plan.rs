@@ -24,10 +24,26 @@ fn read_as<T: DeserializeOwned>(value: Option<&Value>, what: &str) -> Option<T> 
 /// What a human approves: the hash of the plan, but for the moment at which it was made.
 pub(super) fn plan_hash<R: Remediation>(plan: &Value) -> String {
     let mut plan = plan.clone();
-    if let Value::Object(fields) = &mut plan {
-        fields.retain(|name, _| !R::MOMENTARY.contains(&name.as_str()));
+    for path in R::MOMENTARY {
+        forget(&mut plan, path);
     }
     crate::ids::plan_hash(&plan)
+}
+
+/// Takes a field away, which a path of names joined by dots leads to, through each item of a list on the way.
+fn forget(value: &mut Value, path: &str) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(|item| forget(item, path)),
+        Value::Object(fields) => match path.split_once('.') {
+            None => drop(fields.remove(path)),
+            Some((name, rest)) => {
+                if let Some(inner) = fields.get_mut(name) {
+                    forget(inner, rest);
+                }
+            }
+        },
+        _ => {}
+    }
 }
 
 /// The plan that this attempt had made before.
@@ -105,4 +121,20 @@ pub(super) fn in_place<R: Remediation>(
         expires_at: found.expires_at,
         snapshot,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_momentary_is_forgotten_wherever_it_is() {
+        let mut plan = json!({"expected": 3, "routes": [{"arn": "a", "backlog": 1}, {"backlog": 2}], "backlog": 9});
+        for path in ["expected", "routes.backlog", "nothing.here"] {
+            forget(&mut plan, path);
+        }
+        assert_eq!(plan, json!({"routes": [{"arn": "a"}, {}], "backlog": 9}));
+    }
 }

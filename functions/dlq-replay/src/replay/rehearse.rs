@@ -8,6 +8,7 @@ use crate::error::ReplayError;
 use crate::judge::{self, Fate, Judge};
 use crate::message::InHand;
 use crate::plan::Plan;
+use crate::policy::is_fifo;
 
 /// How long the messages that are looked at stay hidden, should giving them back fail.
 const HIDDEN_SECONDS: u32 = 10;
@@ -40,7 +41,14 @@ pub async fn rehearse(
         "looking at {} messages hid them for up to {HIDDEN_SECONDS} s and raised their receive count by one",
         messages.len()
     )];
-    notes.extend(messages.iter().map(|message| foretold(&judge, message)));
+    let fifo = is_fifo(&plan.source);
+    notes.extend(messages.iter().map(|message| {
+        let taken = plan
+            .release
+            .as_ref()
+            .map(|_| message.clone().released(fifo));
+        foretold(&judge, taken.as_ref().unwrap_or(message))
+    }));
     let receipts: Vec<String> = messages
         .into_iter()
         .map(|message| message.receipt)

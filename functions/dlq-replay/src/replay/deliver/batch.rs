@@ -8,7 +8,8 @@ use super::wave::{wave, waves};
 use crate::error::ReplayError;
 use crate::judge::Kept;
 use crate::message::{InHand, Replays};
-use crate::plan::Route;
+use crate::plan::{Plan, Route};
+use crate::policy::is_fifo;
 use crate::replay::context::Context;
 use crate::replay::state::Admitted;
 
@@ -81,7 +82,7 @@ async fn receive(context: &Context<'_>, max: u32) -> Option<Vec<InHand>> {
         Ok(received) => {
             let got = u32::try_from(received.len()).unwrap_or(max);
             context.state().limit.refund(max.saturating_sub(got));
-            Some(received)
+            Some(taken(received, context.plan))
         }
         Err(error) if error.is_transient() => {
             context.state().receive_failed(&error);
@@ -92,6 +93,16 @@ async fn receive(context: &Context<'_>, max: u32) -> Option<Vec<InHand>> {
             None
         }
     }
+}
+
+/// What was received, as the plan takes it: what is to be let out of a quarantine as it was before.
+fn taken(received: Vec<InHand>, plan: &Plan) -> Vec<InHand> {
+    if plan.release.is_none() {
+        return received;
+    }
+    let fifo = is_fifo(&plan.source);
+    let received = received.into_iter();
+    received.map(|message| message.released(fifo)).collect()
 }
 
 /// Delivers or keeps every message; for FIFO, one message of each group at a time.
