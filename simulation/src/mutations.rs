@@ -232,10 +232,58 @@ pub const MUTATIONS: &[Mutation] = &[
         name: "a plan that was approved is to be approved again after a death",
         edits: &[Edit {
             file: "runtime/plan.rs",
-            find: "fields.retain(|name, _| !R::MOMENTARY.contains(&name.as_str()));",
-            replace: "fields.retain(|name, _| !name.is_empty() || R::MOMENTARY.is_empty());",
+            find: "for path in R::MOMENTARY {",
+            replace: "for path in &R::MOMENTARY[..0] {",
         }],
         noticed_by: Seeds(&["honest-report"]),
+    },
+    Mutation {
+        name: "nobody waits for the remediation that has the first word",
+        edits: &[Edit {
+            file: "guard/decide.rs",
+            find: ".filter(|(until, _)| *until > now)",
+            replace: ".filter(|(until, _)| *until > now && now < event.changed_at)",
+        }],
+        noticed_by: Test(
+            STORIES,
+            "who_comes_after_another_acts_once_that_one_had_its_time",
+        ),
+    },
+    Mutation {
+        name: "an approval lasts as long as its giver said",
+        edits: &[Edit {
+            file: "guard/approval.rs",
+            find: "approval.expires_at.min(approval.at + valid_for)",
+            replace: "approval.expires_at.max(approval.at + valid_for - valid_for)",
+        }],
+        noticed_by: Test(
+            GUARD,
+            "approvals::an_approval_ends_with_the_policys_time_however_long_its_giver_let_it_last",
+        ),
+    },
+    Mutation {
+        name: "what made things worse stays although the policy wants it undone",
+        edits: &[Edit {
+            file: "guard/duty.rs",
+            find: "if let Some(at) = snapshot.cut_short {",
+            replace: "if let Some(at) = snapshot.cut_short.filter(|_| false) {",
+        }],
+        noticed_by: Test(
+            STORIES,
+            "what_made_things_worse_is_told_once_and_taken_back_where_the_policy_wants_that",
+        ),
+    },
+    Mutation {
+        name: "what a watch saw is said at every look",
+        edits: &[Edit {
+            file: "runtime/effects.rs",
+            find: "watch: Some(Watching::Ends(watch)),",
+            replace: "watch: Some(Watching::Begins(watch)),",
+        }],
+        noticed_by: Test(
+            STORIES,
+            "what_did_not_make_things_worse_is_said_once_and_stays",
+        ),
     },
     Mutation {
         name: "what failed before its claim is not taken up",

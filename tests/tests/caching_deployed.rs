@@ -46,6 +46,8 @@ async fn prepared<'a>(stack: &Stack<'a>) -> Result<(Staged<'a>, Alarm, Vec<RoleP
     let mut policy = deployed.clone();
     policy["targets"][0]["action"] = staged.policy["targets"][0]["action"].clone();
     policy["targets"][0]["guard"]["cooldown_seconds"] = json!(0);
+    // The rollback's word is told elsewhere.
+    policy["targets"][0]["after"] = json!([]);
     stack.put_policy(&policy).await?;
     Ok((staged, alarm, policies))
 }

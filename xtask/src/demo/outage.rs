@@ -82,6 +82,7 @@ async fn tell(progress: Progress, deployed: Cloud) -> Result<()> {
         ("CachedApiId", sample["ApiId"].clone()),
         ("CachedApiPath", PATH.to_owned()),
         ("CachedApiAnswersAllClientsAlike", "true".to_owned()),
+        ("RollbackFirstInSeconds", "1".to_owned()),
         ("ServiceOrigin", origin),
         ("MaintenanceRaise", "automatically".to_owned()),
         ("MaintenanceBypassSha256", SECRET_SHA256.to_owned()),
@@ -300,6 +301,8 @@ impl Outage {
         self.watch("CacheFallback", alarm).await?;
         self.count_requests(&seen, false).await?;
         wait_until("the cache", async || {
+            // The rollback has the first word, and the schedule comes back when its time is over.
+            self.look("CacheFallback").await?;
             Ok(self
                 .stage()
                 .await?
