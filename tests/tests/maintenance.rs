@@ -154,7 +154,8 @@ async fn a_page_that_cannot_be_seen_is_taken_down_in_time() -> Result {
         action["term"] = json!({"stabilisation_seconds": 60});
         world.put_policy(&fronted.policy).await?;
         let report = fronted.run(&proxy).finish().await?.report()?;
-        is(&report, "Pending", "unseen.localhost")?;
+        is(&report, "Pending", "the page cannot be seen from here")?;
+        is(&report, "Pending", "it refuses the connection")?;
         assert!(fronted.get("/", &[]).await?.is_page());
         let look = fronted.run(&proxy).on(&scheduled());
         let report = look.clone().finish().await?.report()?;

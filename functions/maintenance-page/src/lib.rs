@@ -75,7 +75,7 @@ impl MaintenancePage {
         let is_service = |seen: &Seen| seen.incident.is_none();
         let told = match self.last_seen(url, work, is_service).await {
             Ok(seen) if is_service(&seen) => {
-                return format!("the page is down; {url} answers {}", seen.status);
+                return format!("the page is down; {}", seen.of_the_service(url));
             }
             Ok(_) => format!("{url} still shows it"),
             Err(error) => error.to_string(),
@@ -150,14 +150,14 @@ impl Remediation for MaintenancePage {
             return Ok(Done::new(End::Overtaken { reason }, "nothing was changed"));
         }
         let is_up = |seen: &Seen| plan.is_shown(seen);
-        let seen = self.last_seen(&plan.url, work, is_up).await;
-        let end = if seen.is_ok_and(|seen| is_up(&seen)) {
-            End::Finished
-        } else {
-            End::Settling {
-                reason: format!("{} does not show it yet", plan.url),
-                check_again_at: work.now() + TimeDelta::minutes(1),
-            }
+        let settling = |reason| End::Settling {
+            reason,
+            check_again_at: work.now() + TimeDelta::minutes(1),
+        };
+        let end = match self.last_seen(&plan.url, work, is_up).await {
+            Ok(seen) if is_up(&seen) => End::Finished,
+            Ok(seen) => settling(seen.instead_of_the_page(&plan.url)),
+            Err(error) => settling(format!("the page cannot be seen from here: {error}")),
         };
         Ok(Done {
             evidence: Some(Evidence::Up {
@@ -175,15 +175,12 @@ impl Remediation for MaintenancePage {
     ) -> Result<Verified, PageError> {
         let seen = self.probe.fetch(&plan.url).await?;
         let holds = plan.is_shown(&seen);
-        let shown = if holds {
-            "the page"
+        let summary = if holds {
+            format!("{} answers {} with the page", plan.url, seen.status)
         } else {
-            "and not with the page"
+            seen.instead_of_the_page(&plan.url)
         };
-        Ok(Verified {
-            holds,
-            summary: format!("{} answers {} with {shown}", plan.url, seen.status),
-        })
+        Ok(Verified { holds, summary })
     }
 }
 
