@@ -139,6 +139,12 @@ impl Mapping {
     fn check(&self) -> Result<(), String> {
         let (domain, base_path) = self.parts();
         let one = |part: &str| !part.is_empty() && !part.contains(['/', '*']);
+        if one(domain) && base_path.contains('/') {
+            return Err(format!(
+                "{} has a base path of several levels, which API Gateway's base-path mappings do not have (its V2 API makes such a mapping); put the page before the domain with a CloudFront distribution, or map the service at one level",
+                self.mapping
+            ));
+        }
         if self.mapping.service() != "apigateway" || !one(domain) || !one(base_path) {
             return Err(format!("{} is no mapping; give {MAPPING}", self.mapping));
         }
@@ -338,7 +344,7 @@ mod tests {
     #[test]
     fn what_cannot_be_carried_out_is_refused_by_name() {
         type Change = fn(&mut Value);
-        let cases: [(Value, Change, &str); 15] = [
+        let cases: [(Value, Change, &str); 16] = [
             (
                 store(),
                 |v| v["front"]["cloudfront"]["key_value_store"] = json!("arn:aws:s3:::b"),
@@ -374,6 +380,15 @@ mod tests {
                     v["front"]["api_gateway"]["mapping"] = json!(domain);
                 },
                 "is no mapping",
+            ),
+            (
+                mapping(),
+                |v| {
+                    let levels =
+                        "arn:aws:apigateway:eu-west-1::/domainnames/a/basepathmappings/orders/v1";
+                    v["front"]["api_gateway"]["mapping"] = json!(levels);
+                },
+                "has a base path of several levels",
             ),
             (
                 mapping(),
