@@ -256,6 +256,16 @@ impl<'a> Fronted<'a> {
         get(self.world, &self.host, path, headers).await
     }
 
+    /// What a browser gets that asks whether a page of another origin may send a request with a header of its own.
+    pub async fn preflight(&self, path: &str) -> Result<Answer> {
+        let headers = [
+            ("origin", "https://app.example.com"),
+            ("access-control-request-method", "PUT"),
+            ("access-control-request-headers", "authorization,x-app"),
+        ];
+        ask(self.world, "OPTIONS", &self.host, path, &headers).await
+    }
+
     /// A run on the alarm's event.
     #[must_use]
     pub fn run(&self, proxy: &Proxy) -> Run {
@@ -404,7 +414,19 @@ pub async fn get(
     path: &str,
     headers: &[(&str, &str)],
 ) -> Result<Answer> {
-    let mut request = Request::get(format!("{}{path}", world.cloud.endpoint))
+    ask(world, "GET", host, path, headers).await
+}
+
+async fn ask(
+    world: &World,
+    method: &str,
+    host: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> Result<Answer> {
+    let mut request = Request::builder()
+        .method(method)
+        .uri(format!("{}{path}", world.cloud.endpoint))
         .header(hyper::header::HOST, format!("{host}:{}", port(world)));
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -525,12 +547,14 @@ pub async fn distribution(world: &World, service: &str, function: &str) -> Resul
         .function_arn(function)
         .event_type(EventType::ViewerRequest)
         .build()?;
-    let methods = || [Method::Get, Method::Head].into_iter();
     let cached = CachedMethods::builder().quantity(2);
+    let cached = cached.items(Method::Get).items(Method::Head);
     let allowed = AllowedMethods::builder()
-        .quantity(2)
-        .set_items(Some(methods().collect()))
-        .cached_methods(cached.set_items(Some(methods().collect())).build()?)
+        .quantity(3)
+        .items(Method::Get)
+        .items(Method::Head)
+        .items(Method::Options)
+        .cached_methods(cached.build()?)
         .build()?;
     let behavior = DefaultCacheBehavior::builder()
         .target_origin_id("service")

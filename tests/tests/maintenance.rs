@@ -62,6 +62,37 @@ async fn the_page_goes_up_with_the_alarm_and_down_with_it() -> Result {
 }
 
 #[tokio::test]
+async fn an_app_of_another_origin_may_ask_and_sees_the_page() -> Result {
+    before_both("page-cors", async |_, fronted, proxy| {
+        fronted.run(&proxy).finish().await?.report()?;
+        for path in ["/", "/orders/1"] {
+            let asked = fronted.preflight(path).await?;
+            ensure(asked.status.as_u16() == 204, || format!("{asked:?}"))?;
+            assert_eq!(asked.header("access-control-allow-methods"), "*");
+            assert_eq!(
+                asked.header("access-control-allow-headers"),
+                "*,Authorization"
+            );
+            let page = fronted.get(path, &[("origin", "https://app.example.com")]);
+            let page = page.await?;
+            ensure(page.is_page(), || format!("{page:?}"))?;
+            assert_eq!(page.header("access-control-expose-headers"), "Retry-After");
+            for answer in [asked, page] {
+                assert_eq!(answer.header("access-control-allow-origin"), "*");
+                assert_eq!(answer.header("access-control-allow-credentials"), "");
+            }
+        }
+        let back = fronted.recovers(&proxy, TimeDelta::zero()).await?;
+        is(&back.finish().await?.report()?, "Applied", "answers 200")?;
+        let asked = fronted.preflight("/").await?;
+        ensure(asked.header("access-control-allow-methods") != "*", || {
+            format!("the page answers for the service: {asked:?}")
+        })
+    })
+    .await
+}
+
+#[tokio::test]
 async fn responders_and_health_checks_pass() -> Result {
     scenario("bypass", async |world| {
         let fronted = Fronted::new(world, Front::Distribution, RUN_ONCE).await?;

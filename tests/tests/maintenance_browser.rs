@@ -7,7 +7,7 @@ use chrono::TimeDelta;
 use end_to_end::Result;
 use end_to_end::browser::{Browser, Scheme, browse};
 use end_to_end::failure::{During as _, ensure};
-use end_to_end::page::{ANSWER, BYPASS, Front, Fronted, SECRET};
+use end_to_end::page::{self, ANSWER, BYPASS, Front, Fronted, SECRET};
 use end_to_end::proxy::Proxy;
 use end_to_end::replay::is;
 use end_to_end::world::scenario;
@@ -130,6 +130,35 @@ async fn the_page_at_the_edge_is_legible_and_leaves_no_trace() -> Result {
 #[tokio::test]
 async fn the_page_behind_a_domain_is_legible_and_leaves_no_trace() -> Result {
     is_legible_and_leaves_no_trace(Front::Domain).await
+}
+
+/// What an app of another origin sees, with headers of its own, and with the cookies of the service.
+async fn is_seen_from_another_origin(front: Front) -> Result {
+    raised(front, async |fronted, _, incident, browser| {
+        let elsewhere = page::url(fronted.world, "localhost", "/_ministack/health");
+        browser.open(&elsewhere).await?;
+        let url = fronted.url("/orders/1");
+        let fetched = format!(
+            "fetch('{url}', {{headers: {{Authorization: 'Bearer token', 'x-app': '1'}}}}).then(async answer =>
+            [answer.status, answer.headers.get('retry-after'), (await answer.text()).includes('{incident}')])"
+        );
+        equals(browser, &fetched, json!([503, "120", true])).await?;
+        let with_cookies = format!(
+            "fetch('{url}', {{credentials: 'include'}}).then(() => 'seen', error => error.name)"
+        );
+        equals(browser, &with_cookies, json!("TypeError")).await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_app_of_another_origin_sees_the_page_at_the_edge() -> Result {
+    is_seen_from_another_origin(Front::Distribution).await
+}
+
+#[tokio::test]
+async fn an_app_of_another_origin_sees_the_page_behind_a_domain() -> Result {
+    is_seen_from_another_origin(Front::Domain).await
 }
 
 #[tokio::test]
