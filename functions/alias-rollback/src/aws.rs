@@ -9,20 +9,22 @@ use aws_sdk_codedeploy::operation::stop_deployment::StopDeploymentError;
 use aws_sdk_codedeploy::types::{
     DeploymentCreator, DeploymentInfo, DeploymentStatus, RollbackInfo,
 };
+use aws_sdk_lambda::operation::get_function_configuration::GetFunctionConfigurationOutput;
 use aws_sdk_lambda::operation::update_alias::UpdateAliasError;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{
     AliasRoutingConfiguration, FunctionConfiguration, Layer, ProvisionedConcurrencyStatusEnum,
-    State,
+    State as LambdaState, StateReasonCode,
 };
 use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::future::try_join_all;
 use serde_json::Value;
 use shared::aws_error::{AwsError, Kind};
 use shared::metric_data;
 use shared::remediation::Clearance;
 
 use crate::error::RollbackError;
-use crate::observed::{Alias, Deployment, Minutes, Observed, Served, Traffic, Version};
+use crate::observed::{Alias, Deployment, Minutes, Observed, Served, State, Traffic, Version};
 use crate::policy::{CodeDeploy, DeploymentGroup, Rollback, SmokeTest, name_and_qualifier};
 
 /// Pages of versions read at most; 50 versions each.
@@ -112,6 +114,7 @@ impl Aws {
             alias,
             versions,
             more_versions,
+            deleted: BTreeSet::new(),
             by_version,
             total,
             minutes,
@@ -171,17 +174,8 @@ impl Aws {
                 let Some(number) = version.version().and_then(|number| number.parse().ok()) else {
                     continue;
                 };
-                let published_at = version
-                    .last_modified()
-                    .and_then(|at| DateTime::parse_from_str(at, "%Y-%m-%dT%H:%M:%S%.f%z").ok())
-                    .map(|at| at.with_timezone(&Utc));
-                let version = Version {
-                    number,
-                    code_sha256: version.code_sha256().unwrap_or_default().to_owned(),
-                    configuration: configuration(version),
-                    published_at,
-                    active: version.state().map(|state| *state == State::Active),
-                };
+                // The list leaves the state out (see `state_of`).
+                let version = published(number, version, None);
                 found.insert(number, version);
             }
             marker = answer.next_marker().map(str::to_owned);
@@ -190,6 +184,72 @@ impl Aws {
             }
         }
         Ok((found, true))
+    }
+
+    /// Reads these versions by number, and so their states, however many others there are.
+    pub async fn look_up(
+        &self,
+        policy: &Rollback,
+        numbers: BTreeSet<u64>,
+        mut observed: Observed,
+    ) -> Result<Observed, RollbackError> {
+        let asked = numbers.into_iter().map(|number| async move {
+            let found = self.version(policy.function_arn(), number).await?;
+            Ok::<_, RollbackError>((number, found))
+        });
+        for (number, found) in try_join_all(asked).await? {
+            if let Some(version) = found {
+                observed.versions.insert(number, version);
+            } else {
+                observed.versions.remove(&number);
+                observed.deleted.insert(number);
+            }
+        }
+        Ok(observed)
+    }
+
+    /// A version by its number, with its state; `None` where it is not there.
+    ///
+    /// Of the answers that hold a version's settings, those to `GetFunction` and `GetFunctionConfiguration` tell its state
+    /// (AWS Lambda Developer Guide, "Lambda function states").
+    pub async fn version(
+        &self,
+        function: &str,
+        number: u64,
+    ) -> Result<Option<Version>, RollbackError> {
+        let answer = self
+            .lambda
+            .get_function_configuration()
+            .function_name(function)
+            .qualifier(number.to_string())
+            .send()
+            .await;
+        match answer {
+            Ok(answer) => {
+                let state = state_of(&answer);
+                Ok(Some(published(number, &settings(answer), Some(state))))
+            }
+            Err(error) => {
+                let subject = format!("{function}:{number}");
+                let error = AwsError::new("lambda:GetFunctionConfiguration", subject, &error);
+                if error.kind == Kind::NotFound {
+                    Ok(None)
+                } else {
+                    Err(RollbackError::Aws(error))
+                }
+            }
+        }
+    }
+
+    /// Invokes a version that sleeps once, by number, which fails and wakes it; gives the failure.
+    pub async fn wake(
+        &self,
+        policy: &Rollback,
+        (test, version): (&SmokeTest, u64),
+        _clearance: Clearance<'_>,
+    ) -> Option<RollbackError> {
+        let function = format!("{}:{version}", policy.function_arn());
+        self.invoke(&function, &test.payload).await.err()
     }
 
     /// The group's deployment in flight, the latest if there are several.
@@ -573,6 +633,66 @@ where
     RollbackError::Aws(AwsError::new(operation, subject, error))
 }
 
+/// What is known of a published version.
+fn published(number: u64, version: &FunctionConfiguration, state: Option<State>) -> Version {
+    let published_at = version
+        .last_modified()
+        .and_then(|at| DateTime::parse_from_str(at, "%Y-%m-%dT%H:%M:%S%.f%z").ok())
+        .map(|at| at.with_timezone(&Utc));
+    Version {
+        number,
+        code_sha256: version.code_sha256().unwrap_or_default().to_owned(),
+        configuration: configuration(version),
+        published_at,
+        state,
+    }
+}
+
+/// The same settings as a list of versions has them, so that one digest serves for both.
+fn settings(answer: GetFunctionConfigurationOutput) -> FunctionConfiguration {
+    FunctionConfiguration::builder()
+        .set_config_sha256(answer.config_sha256)
+        .set_code_sha256(answer.code_sha256)
+        .set_last_modified(answer.last_modified)
+        .set_environment(answer.environment)
+        .set_layers(answer.layers)
+        .set_runtime(answer.runtime)
+        .set_handler(answer.handler)
+        .set_role(answer.role)
+        .set_timeout(answer.timeout)
+        .set_memory_size(answer.memory_size)
+        .set_vpc_config(answer.vpc_config)
+        .set_file_system_configs(answer.file_system_configs)
+        .set_architectures(answer.architectures)
+        .set_ephemeral_storage(answer.ephemeral_storage)
+        .set_dead_letter_config(answer.dead_letter_config)
+        .set_image_config_response(answer.image_config_response)
+        .build()
+}
+
+/// What a version's state says. One that is inactive for another reason than idleness was woken in vain: where its
+/// resources cannot be made anew, it goes back to that state (AWS Lambda Developer Guide, "Lambda function states").
+fn state_of(answer: &GetFunctionConfigurationOutput) -> State {
+    let code = answer.state_reason_code();
+    match answer.state() {
+        Some(LambdaState::Active) => State::Active,
+        Some(LambdaState::Pending) => State::Pending,
+        Some(LambdaState::Inactive) if matches!(code, None | Some(StateReasonCode::Idle)) => {
+            State::Asleep
+        }
+        Some(LambdaState::Inactive) if code == Some(&StateReasonCode::Restoring) => State::Pending,
+        other => {
+            let state = other.map_or("in no state that Lambda tells", LambdaState::as_str);
+            let code = code.map(|code| format!(" ({})", code.as_str()));
+            let reason = answer.state_reason().map(|reason| format!(": {reason}"));
+            let reason = [code, reason].into_iter().flatten().collect::<String>();
+            State::Unable {
+                reason: format!("{state}{reason}"),
+            }
+        }
+    }
+}
+
 /// A digest of what is published with a version besides its code: Lambda's own where it gives one.
 fn configuration(version: &FunctionConfiguration) -> String {
     if let Some(digest) = version.config_sha256() {
@@ -806,6 +926,38 @@ mod tests {
         assert!(refused.problem(&strict, 3).is_some());
         for fine in ["null", "", "[1]", r#"{"statusCode": "teapot"}"#, "\"done\""] {
             assert_eq!(answer(None, fine).problem(&test(), 3), None, "{fine}");
+        }
+    }
+
+    fn state(state: LambdaState, code: Option<StateReasonCode>) -> State {
+        let answer = GetFunctionConfigurationOutput::builder()
+            .state(state)
+            .set_state_reason_code(code)
+            .state_reason("told");
+        state_of(&answer.build())
+    }
+
+    #[test]
+    fn an_idle_version_sleeps_and_one_that_was_woken_in_vain_is_unable() {
+        assert_eq!(state(LambdaState::Active, None), State::Active);
+        let idle = Some(StateReasonCode::Idle);
+        assert_eq!(state(LambdaState::Inactive, idle), State::Asleep);
+        let creating = Some(StateReasonCode::Creating);
+        assert_eq!(state(LambdaState::Pending, creating), State::Pending);
+        for (given, code, reason) in [
+            (
+                LambdaState::Inactive,
+                StateReasonCode::SubnetOutOfIpAddresses,
+                "Inactive (SubnetOutOfIPAddresses): told",
+            ),
+            (
+                LambdaState::Failed,
+                StateReasonCode::InternalError,
+                "Failed (InternalError): told",
+            ),
+        ] {
+            let reason = reason.to_owned();
+            assert_eq!(state(given, Some(code)), State::Unable { reason });
         }
     }
 

@@ -19,6 +19,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use shared::alarm::AlarmEvent;
+use shared::backoff;
 use shared::ledger::timeline::{Entry, Kind};
 use shared::outcome::Rule;
 use shared::remediation::{
@@ -29,7 +30,7 @@ use shared::remediation::{
 use crate::aws::{Aws, Moved, Provisioned};
 use crate::error::RollbackError;
 use crate::memory::{Memory, RolledBack};
-use crate::observed::Observed;
+use crate::observed::{Observed, State};
 use crate::plan::{Plan, Step};
 use crate::policy::Rollback;
 
@@ -41,6 +42,9 @@ const DEPLOYMENT_STOPS_WITHIN: TimeDelta = TimeDelta::minutes(1);
 
 /// Provisioned concurrency takes minutes.
 const CONCURRENCY_COMES_WITHIN: TimeDelta = TimeDelta::minutes(2);
+
+/// A version that sleeps takes minutes to wake: the pauses between looks begin above a second.
+const WAKES_SLOWLY: u32 = 5;
 
 /// The remediation.
 #[derive(Debug)]
@@ -91,6 +95,17 @@ impl Remediation for AliasRollback {
         Box::pin(self.aws.observe(action, event.is_none(), now)).await
     }
 
+    async fn observe_remembered(
+        &self,
+        observed: Observed,
+        action: &Rollback,
+        memory: Option<&Memory>,
+    ) -> Result<Observed, RollbackError> {
+        let unknown = Memory::default();
+        let numbers = plan::to_look_up(&observed, action, memory.unwrap_or(&unknown));
+        self.aws.look_up(action, numbers, observed).await
+    }
+
     fn plan(observed: &Observed, action: &Rollback, moment: &Moment<'_, Self>) -> PlannedBy<Self> {
         plan::plan(observed, action, moment)
     }
@@ -102,11 +117,15 @@ impl Remediation for AliasRollback {
         work: &Work<'_, Self>,
     ) -> Result<Done<Self>, RollbackError> {
         let now = work.now();
+        if let Some(end) = self.awake(plan, action, work).await? {
+            return Ok(Done::new(end, "the alias was not moved"));
+        }
         let (end, summary) = match &plan.step {
             Step::Point {
                 to,
                 revision_id,
                 drops_weight,
+                ..
             } => {
                 let clearance = work.clear("move the alias")?;
                 let versions = ((!drops_weight).then_some(plan.from), *to);
@@ -215,6 +234,60 @@ impl Learning<Self> for AliasRollback {
 }
 
 impl AliasRollback {
+    /// Wakes the version that the plan goes back to, where it sleeps, and waits until it is active or the time is up;
+    /// gives how the run ends if it is not. The invocation that wakes it fails without running it; an attempt that follows
+    /// a death finds it asleep, pending or active, and goes on from there.
+    async fn awake(
+        &self,
+        plan: &Plan,
+        action: &Rollback,
+        work: &Work<'_, Self>,
+    ) -> Result<Option<End<Never>>, RollbackError> {
+        let (
+            Step::Point {
+                to, wakes: true, ..
+            },
+            Some(test),
+        ) = (&plan.step, &action.smoke_test)
+        else {
+            return Ok(None);
+        };
+        let mut refused = None;
+        let mut woken = false;
+        for attempt in 0.. {
+            let version = self.aws.version(&plan.function, *to).await?;
+            match version.and_then(|version| version.state) {
+                Some(State::Active) => return Ok(None),
+                Some(State::Asleep) if !woken => {
+                    let clearance = work.clear("wake the version")?;
+                    refused = self.aws.wake(action, (test, *to), clearance).await;
+                    woken = true;
+                    continue;
+                }
+                Some(State::Pending | State::Asleep) => {}
+                None | Some(State::Unable { .. }) => {
+                    let reason = format!("version {to} did not wake");
+                    return Ok(Some(End::Overtaken { reason }));
+                }
+            }
+            let pause = backoff::pause(attempt + WAKES_SLOWLY, work.run_id());
+            if work.now() + TimeDelta::from_std(pause).unwrap_or_default() >= work.until() {
+                let told = refused
+                    .map(|error| format!(": {error}"))
+                    .unwrap_or_default();
+                return Ok(Some(End::Failed {
+                    error: format!(
+                        "version {to} slept, was woken, and is not Active yet; the next attempt looks again{told}"
+                    ),
+                    retryable: true,
+                    progress: None,
+                }));
+            }
+            tokio::time::sleep(pause).await;
+        }
+        Ok(None)
+    }
+
     /// What becomes of an alias that was moved: Lambda itself leaves the traffic where it was until provisioned
     /// concurrency is allocated for the new version (AWS Lambda Developer Guide, "Configuring provisioned concurrency for
     /// a function").

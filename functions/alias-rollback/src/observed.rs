@@ -1,6 +1,6 @@
 //! What is seen of an alias: its versions, what each of them served, and what is under way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::iter::Sum;
 use std::ops::Add;
@@ -44,8 +44,26 @@ pub struct Version {
     pub configuration: String,
     /// When it was published.
     pub published_at: Option<DateTime<Utc>>,
-    /// Whether it can be invoked; `None` when Lambda did not tell.
-    pub active: Option<bool>,
+    /// Whether it can be invoked; `None` where that was not read, as of all that are no way back.
+    pub state: Option<State>,
+}
+
+/// Whether a version can be invoked (AWS Lambda Developer Guide, "Lambda function states" and "Lambda `SnapStart` and
+/// function states").
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum State {
+    /// It can.
+    Active,
+    /// Its resources are being made, or made anew.
+    Pending,
+    /// Nobody invoked it for so long that its resources were reclaimed. The next invocation fails, and makes it pending.
+    Asleep,
+    /// It cannot, and no invocation changes that.
+    Unable {
+        /// Its state, and why.
+        reason: String,
+    },
 }
 
 /// What a version served.
@@ -150,6 +168,8 @@ pub struct Observed {
     pub versions: BTreeMap<u64, Version>,
     /// Whether there are more of them than were read.
     pub more_versions: bool,
+    /// Versions that were asked for by number and are not there.
+    pub deleted: BTreeSet<u64>,
     /// What each version of the alias served in the window, where Lambda counts by version.
     pub by_version: BTreeMap<u64, Traffic>,
     /// What the alias served in the window.

@@ -10,7 +10,7 @@ use shared::remediation::{Moment, Planned, PlannedBy};
 use crate::AliasRollback;
 use crate::blame::{Blamed, Unblamed, canary, hours, promoted};
 use crate::memory::Memory;
-use crate::observed::{Observed, Traffic, Version};
+use crate::observed::{Observed, State, Traffic, Version};
 use crate::policy::{CodeDeploy, DeploymentGroup, Rollback};
 
 /// Versions that are told of, with what speaks against each, where there is none to go back to.
@@ -33,6 +33,9 @@ pub enum Step {
         /// Whether the alias is at that version already, and only another's weight goes.
         #[serde(default)]
         drops_weight: bool,
+        /// Whether that version sleeps, and is woken before the alias moves.
+        #[serde(default, skip_serializing_if = "is_not")]
+        wakes: bool,
     },
     /// The deployment is stopped, and rolls back by its own means.
     StopDeployment {
@@ -43,6 +46,11 @@ pub enum Step {
         /// The version that it leaves the alias at.
         to: u64,
     },
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's form.
+fn is_not(it: &bool) -> bool {
+    !it
 }
 
 /// A rollback, complete.
@@ -162,16 +170,20 @@ fn step(
         }
     }
     let sharing = if is_canary { Some(main) } else { *beside };
-    let (to, skipped) = match sharing {
+    let way = match sharing {
         Some(to) if memory.bad.contains_key(&to) => {
             return Err(Box::new(unsafe_to(format!(
                 "{why}; version {to}, which has the rest of the traffic, was rolled back from itself: choose a version by hand"
             ))));
         }
-        Some(to) => (to, Vec::new()),
-        None => way_back(observed, policy, memory, (*from, now))
-            .map_err(|reason| Box::new(unsafe_to(format!("{why}; {reason}"))))?,
+        Some(to) => Way {
+            to,
+            wakes: false,
+            skipped: Vec::new(),
+        },
+        None => way_back(observed, policy, memory, (blamed, now))?,
     };
+    let Way { to, wakes, skipped } = way;
     let step = match (&observed.deployment, &policy.codedeploy) {
         (Some(deployment), Some(CodeDeploy::Group(group))) => Step::StopDeployment {
             deployment: deployment.id.clone(),
@@ -182,6 +194,7 @@ fn step(
             to,
             revision_id: observed.alias.revision_id.clone(),
             drops_weight: is_canary,
+            wakes,
         },
     };
     Ok((step, skipped))
@@ -278,14 +291,24 @@ fn pointed_elsewhere(observed: &Observed, moment: &Moment<'_, AliasRollback>) ->
     })
 }
 
-/// The newest earlier version that served well, is within reach, still there, and is not the bad one under another
-/// number; with those that are newer, and why they will not do.
+/// Where to go back to.
+struct Way {
+    to: u64,
+    /// Whether it has to be woken first.
+    wakes: bool,
+    /// Newer versions, and why they will not do.
+    skipped: Vec<String>,
+}
+
+/// The newest earlier version that served well, is within reach, still there, can be invoked or woken, and is not the
+/// bad one under another number.
 fn way_back(
     observed: &Observed,
     policy: &Rollback,
     memory: &Memory,
-    (from, now): (u64, DateTime<Utc>),
-) -> Result<(u64, Vec<String>), String> {
+    (blamed, now): (&Blamed, DateTime<Utc>),
+) -> Result<Way, Box<PlannedBy<AliasRollback>>> {
+    let from = blamed.from;
     let earlier = memory.good.range(..from).map(|(number, _)| *number);
     let earlier = earlier.chain(memory.bad.range(..from).map(|(number, _)| *number));
     let published = observed.versions.range(..from).map(|(number, _)| *number);
@@ -295,10 +318,30 @@ fn way_back(
         let why = unfit(observed, memory, (from, number))
             .map(str::to_owned)
             .or_else(|| too_far(policy, memory, (from, number, now)));
-        match why {
-            None => return Ok((number, skipped)),
-            Some(why) => skipped.push(format!("version {number} {why}")),
-        }
+        let why = match why {
+            None => readiness(observed, policy, number),
+            Some(why) => Readiness::Not(why),
+        };
+        let wakes = match why {
+            Readiness::Ready => false,
+            Readiness::Wakes => true,
+            Readiness::Coming => {
+                let reason = format!(
+                    "{}; version {number}, to go back to, is Pending: the alias stays until it is Active",
+                    blamed.why
+                );
+                return Err(Box::new(Planned::Undecided { reason }));
+            }
+            Readiness::Not(why) => {
+                skipped.push(format!("version {number} {why}"));
+                continue;
+            }
+        };
+        return Ok(Way {
+            to: number,
+            wakes,
+            skipped,
+        });
     }
     let refused = if memory.good.range(..from).next().is_none() {
         let others = if skipped.is_empty() { "" } else { ": " };
@@ -307,9 +350,55 @@ fn way_back(
     } else {
         told(&skipped)
     };
-    Err(format!(
-        "there is no version to go back to: {refused}; choose one by hand"
-    ))
+    Err(Box::new(unsafe_to(format!(
+        "{}; there is no version to go back to: {refused}; choose one by hand",
+        blamed.why
+    ))))
+}
+
+/// Whether a version can take the traffic.
+enum Readiness {
+    Ready,
+    Wakes,
+    Coming,
+    Not(String),
+}
+
+fn readiness(observed: &Observed, policy: &Rollback, number: u64) -> Readiness {
+    let state = observed.versions.get(&number).map(|version| &version.state);
+    match state.and_then(Option::as_ref) {
+        Some(State::Active) => Readiness::Ready,
+        Some(State::Pending) => Readiness::Coming,
+        Some(State::Asleep) if observed.deployment.is_some() => Readiness::Not(
+            "sleeps (Inactive), and is not woken while a deployment is in flight".to_owned(),
+        ),
+        Some(State::Asleep) if policy.smoke_test.is_none() => Readiness::Not(
+            "sleeps (Inactive): it fails until it was invoked once, and the policy has no smoke_test to wake it with"
+                .to_owned(),
+        ),
+        Some(State::Asleep) => Readiness::Wakes,
+        Some(State::Unable { reason }) => Readiness::Not(format!("is {reason}")),
+        None => Readiness::Not("is in a state that was not read".to_owned()),
+    }
+}
+
+/// The versions of which the state is read for a plan: those that may be chosen, and the one that they are compared
+/// with. None where the alias has weights, since the way back is then the version beside.
+#[must_use]
+pub fn to_look_up(observed: &Observed, policy: &Rollback, memory: &Memory) -> BTreeSet<u64> {
+    let from = observed.alias.version;
+    if !observed.alias.weights.is_empty() {
+        return BTreeSet::new();
+    }
+    let most = policy.way_back.max_versions.get() as usize;
+    let newest = memory.good.range(..from).rev().take(most);
+    let before =
+        before(memory, from).filter(|before| memory.good.contains_key(before) && *before < from);
+    let mut numbers: BTreeSet<u64> = newest.map(|(number, _)| *number).chain(before).collect();
+    numbers.insert(from);
+    // An alias of `$LATEST`.
+    numbers.remove(&0);
+    numbers
 }
 
 /// A function may have thousands of versions, and a reader has little time.
@@ -326,9 +415,10 @@ fn unfit(observed: &Observed, memory: &Memory, (from, number): (u64, u64)) -> Op
         |version: &Version| (version.code_sha256.clone(), version.configuration.clone());
     let bad = observed.versions.get(&from).map(published);
     match observed.versions.get(&number) {
-        None if observed.more_versions => Some("is not among the versions that were read"),
+        None if observed.more_versions && !observed.deleted.contains(&number) => {
+            Some("is not among the versions that were read")
+        }
         None => Some("was deleted"),
-        Some(version) if version.active == Some(false) => Some("is not active"),
         Some(version) if Some(published(version)) == bad => {
             Some("has the same code and configuration")
         }
@@ -345,13 +435,7 @@ fn too_far(
     memory: &Memory,
     (from, number, now): (u64, u64, DateTime<Utc>),
 ) -> Option<String> {
-    let serving = memory.serving.as_ref();
-    let before = serving.and_then(|serving| match serving.version {
-        version if version == from => serving.before,
-        // It took over since the last look.
-        version => Some(version),
-    });
-    if before == Some(number) {
+    if before(memory, from) == Some(number) {
         return None;
     }
     let newer = memory.good.range(number + 1..from).count();
@@ -367,6 +451,16 @@ fn too_far(
             hours(age)
         )
     })
+}
+
+/// The version that served before another.
+fn before(memory: &Memory, from: u64) -> Option<u64> {
+    let serving = memory.serving.as_ref()?;
+    match serving.version {
+        version if version == from => serving.before,
+        // It took over since the last look.
+        version => Some(version),
+    }
 }
 
 /// Who will disagree with the alias, and how to deploy again.

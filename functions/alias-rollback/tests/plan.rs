@@ -3,12 +3,14 @@
 // Clippy takes helpers outside of a #[test] for production code.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use alias_rollback::AliasRollback;
 use alias_rollback::memory::{Attested, Condemned, Memory, RolledBack, Serving, learn};
-use alias_rollback::observed::{Alias, Deployment, Minutes, Observed, Served, Traffic, Version};
-use alias_rollback::plan::{Plan, Step, plan};
+use alias_rollback::observed::{
+    Alias, Deployment, Minutes, Observed, Served, State, Traffic, Version,
+};
+use alias_rollback::plan::{Plan, Step, plan, to_look_up};
 use alias_rollback::policy::Rollback;
 use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
@@ -59,7 +61,7 @@ fn observed() -> Observed {
             code_sha256: format!("sha-{number}"),
             configuration: "settings".into(),
             published_at: Some(now() - TimeDelta::hours(10 - i64::try_from(number).unwrap())),
-            active: Some(true),
+            state: Some(State::Active),
         };
         (number, version)
     });
@@ -71,6 +73,7 @@ fn observed() -> Observed {
         },
         versions: versions.collect(),
         more_versions: false,
+        deleted: BTreeSet::new(),
         by_version: BTreeMap::new(),
         total: traffic(200, 60),
         minutes: Served::default(),
@@ -79,6 +82,12 @@ fn observed() -> Observed {
         allocating: false,
         used_by: vec!["apigateway.amazonaws.com".into()],
         stack: Some("orders-prod".into()),
+    }
+}
+
+fn unable() -> State {
+    State::Unable {
+        reason: "Failed: its subnet is gone".into(),
     }
 }
 
@@ -766,7 +775,7 @@ fn an_alias_that_nothing_invokes_is_left_alone() {
 fn versions_that_cannot_serve_are_passed_over_by_name() {
     let mut gone = observed();
     gone.versions.remove(&4);
-    gone.versions.get_mut(&3).unwrap().active = Some(false);
+    gone.versions.get_mut(&3).unwrap().state = Some(unable());
     gone.versions.get_mut(&2).unwrap().code_sha256 = "sha-5".into();
     // Two versions of one code are two where their configuration differs.
     let mut reconfigured = gone.clone();
@@ -784,7 +793,7 @@ fn versions_that_cannot_serve_are_passed_over_by_name() {
     let planned = decide(&gone, &known);
     for words in [
         "version 4 was deleted",
-        "version 3 is not active",
+        "version 3 is Failed: its subnet is gone",
         "version 2 has the same code and configuration",
         "version 1 was rolled back from",
     ] {
@@ -799,6 +808,93 @@ fn versions_that_cannot_serve_are_passed_over_by_name() {
     cut.more_versions = true;
     let words = "version 3 is not among the versions that were read";
     escalates(&decide(&cut, &memory(&[3])), words);
+    cut.deleted.insert(3);
+    escalates(&decide(&cut, &memory(&[3])), "version 3 was deleted");
+}
+
+fn with_smoke_test() -> Rollback {
+    let mut policy = policy();
+    policy.smoke_test = serde_json::from_value(json!({"payload": {}})).unwrap();
+    policy
+}
+
+#[test]
+fn a_version_that_sleeps_is_woken_where_the_policy_has_what_to_wake_it_with() {
+    let known = memory(&[2, 3]);
+    let mut asleep = observed();
+    asleep.versions.get_mut(&3).unwrap().state = Some(State::Asleep);
+    let plan = acts(decide_by(&with_smoke_test(), &asleep, &known, None));
+    assert!(
+        matches!(
+            plan.step,
+            Step::Point {
+                to: 3,
+                wakes: true,
+                ..
+            }
+        ),
+        "{plan:?}"
+    );
+    let plan = acts(decide(&asleep, &known));
+    assert!(
+        matches!(
+            plan.step,
+            Step::Point {
+                to: 2,
+                wakes: false,
+                ..
+            }
+        ),
+        "{plan:?}"
+    );
+    assert!(plan.skipped[1].starts_with("version 3 sleeps (Inactive)"));
+    escalates(
+        &decide(&asleep, &memory(&[3])),
+        "version 3 sleeps (Inactive): it fails until it was invoked once, and the policy has no smoke_test",
+    );
+    asleep.deployment = Some(Deployment {
+        target: Some(5),
+        ..deployment(false)
+    });
+    let planned = decide_by(&with_smoke_test(), &asleep, &memory(&[3]), None);
+    escalates(&planned, "is not woken while a deployment is in flight");
+}
+
+#[test]
+fn a_version_that_is_pending_is_waited_for() {
+    let mut waking = observed();
+    waking.versions.get_mut(&3).unwrap().state = Some(State::Pending);
+    let begun = acts(decide(&observed(), &memory(&[3])));
+    for begun in [None, Some(&begun)] {
+        waits(
+            &decide_begun(&waking, &memory(&[2, 3]), begun),
+            "version 3, to go back to, is Pending",
+        );
+    }
+}
+
+/// A list of versions tells no state, and is no proof that one can be invoked.
+#[test]
+fn a_version_whose_state_was_not_read_is_not_chosen() {
+    let mut listed = observed();
+    listed.versions.get_mut(&3).unwrap().state = None;
+    let planned = decide(&listed, &memory(&[3]));
+    escalates(&planned, "version 3 is in a state that was not read");
+}
+
+#[test]
+fn the_states_of_those_within_reach_are_read_and_of_no_others() {
+    let mut few = policy();
+    few.way_back.max_versions = std::num::NonZeroU32::new(2).unwrap();
+    let mut known = memory(&[1, 2, 3, 4, 7]);
+    let looked = |known: &Memory, observed: &Observed| -> Vec<u64> {
+        to_look_up(observed, &few, known).into_iter().collect()
+    };
+    assert_eq!(looked(&known, &observed()), [3, 4, 5]);
+    known.serving.as_mut().unwrap().before = Some(1);
+    assert_eq!(looked(&known, &observed()), [1, 3, 4, 5]);
+    assert_eq!(looked(&Memory::default(), &observed()), [5]);
+    assert_eq!(looked(&known, &with_canary()), [0_u64; 0]);
 }
 
 #[test]
@@ -973,7 +1069,7 @@ fn the_way_back_is_as_short_as_the_policy_wants() {
     let mut known = memory(&[1, 2, 3, 4]);
     known.serving.as_mut().unwrap().before = Some(4);
     let mut all = observed();
-    all.versions.get_mut(&4).unwrap().active = Some(false);
+    all.versions.get_mut(&4).unwrap().state = Some(unable());
     let old = Attested {
         at: now() - TimeDelta::days(31),
         traffic: traffic(5_000, 3),
@@ -984,11 +1080,11 @@ fn the_way_back_is_as_short_as_the_policy_wants() {
     assert_eq!(
         plan.skipped,
         [
-            "version 4 is not active",
+            "version 4 is Failed: its subnet is gone",
             "version 3 was seen to serve well 744 h ago, longer than way_back.max_age_seconds 2592000",
         ]
     );
-    all.versions.get_mut(&2).unwrap().active = Some(false);
+    all.versions.get_mut(&2).unwrap().state = Some(unable());
     assert_eq!(acts(decide(&all, &known)).to(), 1);
     let mut nearer = policy();
     nearer.way_back.max_versions = std::num::NonZeroU32::new(3).unwrap();
@@ -1038,7 +1134,13 @@ fn of_many_versions_that_will_not_do_the_newest_are_told() {
 fn situations() -> impl Strategy<Value = (Observed, Memory)> {
     let version = (
         prop::sample::select(vec!["sha-a", "sha-b", "sha-c"]),
-        prop::option::of(any::<bool>()),
+        prop::sample::select(vec![
+            Some(State::Active),
+            Some(State::Pending),
+            Some(State::Asleep),
+            Some(unable()),
+            None,
+        ]),
     );
     (
         prop::collection::btree_map(1_u64..8, version, 0..7),
@@ -1067,6 +1169,7 @@ fn situations() -> impl Strategy<Value = (Observed, Memory)> {
                 };
                 let observed = Observed {
                     more_versions: false,
+                    deleted: BTreeSet::new(),
                     alias: Alias {
                         version: current,
                         weights,
@@ -1074,13 +1177,13 @@ fn situations() -> impl Strategy<Value = (Observed, Memory)> {
                     },
                     versions: versions
                         .into_iter()
-                        .map(|(number, (code, active))| {
+                        .map(|(number, (code, state))| {
                             let version = Version {
                                 configuration: "settings".into(),
                                 number,
                                 code_sha256: code.into(),
                                 published_at: Some(now() - TimeDelta::hours(1)),
-                                active,
+                                state,
                             };
                             (number, version)
                         })
@@ -1127,7 +1230,9 @@ proptest! {
             prop_assert!(plan.to() <= observed.alias.version || !beside, "nothing is rolled forward");
             if plan.to() != observed.alias.version && !beside {
                 let target = observed.versions.get(&plan.to()).unwrap();
-                prop_assert!(target.active != Some(false));
+                let wakes = matches!(plan.step, Step::Point { wakes: true, .. });
+                let state = if wakes { State::Asleep } else { State::Active };
+                prop_assert_eq!(target.state.as_ref(), Some(&state));
                 prop_assert!(known.good.contains_key(&plan.to()));
                 prop_assert!(!known.bad.contains_key(&plan.to()));
                 prop_assert!(plan.to() < plan.from, "a rollback does not go forward");

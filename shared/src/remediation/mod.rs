@@ -308,6 +308,17 @@ pub trait Remediation: Sized + Send + Sync + 'static {
         now: DateTime<Utc>,
     ) -> impl Future<Output = Result<Self::Observed, Self::Error>> + Send;
 
+    /// Reads besides what only the memory names, before it is planned for an alarm. Changes nothing.
+    fn observe_remembered(
+        &self,
+        observed: Self::Observed,
+        action: &Self::Action,
+        memory: Option<&Self::Memory>,
+    ) -> impl Future<Output = Result<Self::Observed, Self::Error>> + Send {
+        let _ = (action, memory);
+        async { Ok(observed) }
+    }
+
     /// Decides. Pure.
     fn plan(
         observed: &Self::Observed,

@@ -160,6 +160,12 @@ impl<R: Remediation> Runtime<R> {
             .observe(action, event, clock.now())
             .await
             .map_err(|error| Stop::failed(&error, error.is_transient()))?;
+        let memory = plan::memory::<R>(facts);
+        let observed = self
+            .remediation
+            .observe_remembered(observed, action, memory.as_ref())
+            .await
+            .map_err(|error| Stop::failed(&error, error.is_transient()))?;
         let before = if conflict {
             Before::Conflict(overtaken)
         } else {

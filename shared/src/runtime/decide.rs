@@ -207,6 +207,15 @@ impl<R: Remediation> Runtime<R> {
             Some(Err(error)) => return Decided::Over(run.failed(&error, error.is_transient())),
             None => return Decided::Again,
         };
+        let known = memory::<R>(&facts);
+        let action = &run.target.action;
+        let looked = self
+            .remediation
+            .observe_remembered(observed, action, known.as_ref());
+        let observed = match looked.await {
+            Ok(observed) => observed,
+            Err(error) => return Decided::Over(run.failed(&error, error.is_transient())),
+        };
         let incident_id = next::incident_of(&facts, &run.place, false);
         let now = self.suite.clock.now();
         let planned = plan::<R>(
