@@ -511,6 +511,107 @@ async fn a_smoke_test_that_fails_is_told_and_the_rollback_stands() -> Result {
     .await
 }
 
+/// The emulator's versions never sleep; the answers are those of AWS (AWS Lambda Developer Guide, "Lambda function states"
+/// and "Troubleshooting `SnapStart` errors for Lambda functions").
+fn version_1_is(state: &Value, looks: usize) -> Rule {
+    let reply = Fault::Reply(Reply::success(200, state.to_string()));
+    Rule::new("lambda:GetFunctionConfiguration", reply)
+        .when(|call| call.path.contains("Qualifier=1"))
+        .first(looks)
+}
+
+fn asleep() -> Value {
+    json!({"Version": "1", "CodeSha256": "one", "State": "Inactive", "StateReasonCode": "Idle"})
+}
+
+/// The second look of the first attempt is that of the work.
+const PLANNED_AND_BEGUN: usize = 2;
+
+#[tokio::test]
+async fn a_version_that_sleeps_is_woken_before_the_alias_moves() -> Result {
+    scenario("asleep", async |world| {
+        let proxy = Proxy::start(&world.cloud).await?;
+        let mut guarded = promoted(world, &proxy).await?;
+        guarded.set("smoke_test", json!({"payload": {}})).await?;
+        proxy.inject(version_1_is(&asleep(), PLANNED_AND_BEGUN));
+        let not_ready = Reply::error(409, "SnapStartNotReadyException", "is initializing");
+        proxy.inject(Rule::new("lambda:Invoke", Fault::Reply(not_ready)).first(1));
+        let report = guarded.run(&proxy).finish().await?.report()?;
+        is(&report, "Applied", "points to version 1 alone")?;
+        assert_eq!(guarded.pointing().await?, Pointing::alone("1"));
+        let invoked = proxy.calls("lambda:Invoke");
+        assert_eq!(invoked.len(), 2, "once to wake it, once to try the alias");
+        let moved = proxy.calls("lambda:UpdateAlias");
+        assert!(invoked[0].call.number < moved[0].call.number);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_attempt_that_died_as_it_woke_a_version_is_taken_up() -> Result {
+    scenario("asleep-death", async |world| {
+        let proxy = Proxy::start(&world.cloud).await?;
+        let mut guarded = promoted(world, &proxy).await?;
+        guarded.set("smoke_test", json!({"payload": {}})).await?;
+        proxy.inject(version_1_is(&asleep(), PLANNED_AND_BEGUN));
+        let death = Death {
+            action: "lambda:Invoke".to_owned(),
+            nth: 1,
+            phase: Phase::AfterEffect,
+        };
+        let run = guarded.run(&proxy);
+        run.clone().dies_at(&proxy, &death).await?;
+        assert_eq!(guarded.pointing().await?, Pointing::alone("3"));
+        let again = run.later_by(TimeDelta::minutes(1)).finish().await?;
+        is(&again.report()?, "Applied", "points to version 1 alone")?;
+        assert_eq!(guarded.pointing().await?, Pointing::alone("1"));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_version_that_cannot_be_invoked_is_no_way_back() -> Result {
+    scenario("unable", async |world| {
+        let proxy = Proxy::start(&world.cloud).await?;
+        let guarded = promoted(world, &proxy).await?;
+        let failed = json!({
+            "Version": "1",
+            "CodeSha256": "one",
+            "State": "Failed",
+            "StateReasonCode": "InvalidSubnet",
+            "StateReason": "The subnet is gone.",
+        });
+        proxy.inject(version_1_is(&failed, 1));
+        let report = guarded.run(&proxy).finish().await?.report()?;
+        let words = "version 1 is Failed (InvalidSubnet): The subnet is gone.";
+        is(&report, "Escalated", words)?;
+        assert_eq!(guarded.pointing().await?, Pointing::alone("3"));
+        assert!(proxy.calls("lambda:UpdateAlias").is_empty());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_version_that_is_pending_is_waited_for() -> Result {
+    scenario("pending", async |world| {
+        let proxy = Proxy::start(&world.cloud).await?;
+        let guarded = promoted(world, &proxy).await?;
+        let pending = json!({"Version": "1", "CodeSha256": "one", "State": "Pending"});
+        proxy.inject(version_1_is(&pending, 1));
+        let report = guarded.run(&proxy).finish().await?.report()?;
+        is(&report, "Pending", "version 1, to go back to, is Pending")?;
+        let look = guarded.run(&proxy).on(&scheduled());
+        let look = look.later_by(TimeDelta::minutes(1)).finish().await?;
+        is(&look.report()?, "Applied", "version 1 alone")?;
+        assert_eq!(guarded.pointing().await?, Pointing::alone("1"));
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test]
 async fn an_answer_that_was_lost_is_looked_up() -> Result {
     scenario("lost", async |world| {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use aws_sdk_cloudwatch::types::StateValue;
+use chrono::TimeDelta;
 use end_to_end::Result;
 use end_to_end::alias::{Guarded, Pointing, code};
 use end_to_end::failure::{Failure, ensure};
@@ -128,6 +129,15 @@ async fn stops_the_deployment(stack: &Stack<'_>, guarded: &Guarded<'_>) -> Resul
     ended
 }
 
+/// A version with all the traffic fails, and nothing is known to go back to: its state is read all the same.
+async fn looks_for_a_way_back(stack: &Stack<'_>, guarded: &Guarded<'_>) -> Result {
+    guarded.point(&Pointing::alone("2")).await?;
+    let lately = Clock::system().now() - TimeDelta::seconds(20);
+    guarded.served(None, 100, 40, lately).await?;
+    let report = rolls_back(stack, guarded).await?;
+    is(&report, "Escalated", "there is no version to go back to")
+}
+
 #[tokio::test]
 async fn each_permission_of_a_rollback_is_needed_and_none_is_missing() -> Result {
     deployed(ROLLBACK, "rollback-least", async |stack| {
@@ -136,10 +146,11 @@ async fn each_permission_of_a_rollback_is_needed_and_none_is_missing() -> Result
         let work = async || {
             moves_the_alias(stack, &guarded, &heard).await?;
             hears_of_the_recovery(stack, &guarded).await?;
+            looks_for_a_way_back(stack, &guarded).await?;
             stops_the_deployment(stack, &guarded).await
         };
         stack
-            .needs_each_permission(stack.role_policies(), 20, work)
+            .needs_each_permission(stack.role_policies(), 21, work)
             .await
     })
     .await

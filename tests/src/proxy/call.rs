@@ -193,6 +193,7 @@ fn rest_operation(method: &Method, segments: &[&str]) -> String {
     match (method.as_str(), segments) {
         ("POST", [_, "functions", _, "invocations"]) => "Invoke".to_owned(),
         ("GET", [_, "functions", _]) => "GetFunction".to_owned(),
+        ("GET", [_, "functions", _, "configuration"]) => "GetFunctionConfiguration".to_owned(),
         ("GET", [_, "functions", _, "aliases", _]) => "GetAlias".to_owned(),
         ("PUT", [_, "functions", _, "aliases", _]) => "UpdateAlias".to_owned(),
         ("GET", [_, "functions", _, "versions"]) => "ListVersionsByFunction".to_owned(),
