@@ -603,7 +603,7 @@ async fn a_version_that_is_pending_is_waited_for() -> Result {
         proxy.inject(version_1_is(&pending, 1));
         let report = guarded.run(&proxy).finish().await?.report()?;
         is(&report, "Pending", "version 1, to go back to, is Pending")?;
-        let look = guarded.run(&proxy).on(&scheduled());
+        let look = guarded.run(&proxy).request_id("again");
         let look = look.later_by(TimeDelta::minutes(1)).finish().await?;
         is(&look.report()?, "Applied", "version 1 alone")?;
         assert_eq!(guarded.pointing().await?, Pointing::alone("1"));

@@ -41,7 +41,7 @@ const ALIAS: &str = "live";
 /// Requests of the client in each look.
 const REQUESTS: u32 = 100;
 /// How long a remediation may take before the demo gives up.
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_mins(4);
 /// The secret of the demo's responders, and its SHA-256.
 const SECRET: &str = "open sesame";
 const SECRET_SHA256: &str = "41ef4bb0b23661e66301aac36066912dac037827b4ae63a7b1165a5aa93ed4eb";
@@ -213,6 +213,10 @@ impl Outage {
                 if action["term"].is_object() {
                     action["term"]["stabilisation_seconds"] = json!(0);
                 }
+                // So long is what failed before held against the backend.
+                if action["recovered_below"].is_number() {
+                    action["window_seconds"] = json!(120);
+                }
                 match name.as_str() {
                     "dashboard" => action["url"] = json!(self.url(&self.distribution)),
                     "api" if action["url"].is_string() => action["url"] = json!(self.url(DOMAIN)),
@@ -320,7 +324,9 @@ impl Outage {
         self.evidence(alarm, "applied").await?;
         self.fail("0").await?;
         self.set_alarm(alarm, StateValue::Ok).await?;
+        // The cache stays for as long as what it does not answer is counted as failing.
         wait_until("the stage as it was", async || {
+            self.look("CacheFallback").await?;
             Ok((self.stage().await? == original).then_some(()))
         })
         .await?;
