@@ -68,10 +68,12 @@ pub fn of_alarm(alarm: &MetricAlarm) -> MetricDataQuery {
         .build()
 }
 
-/// The beginnings of periods with their values, the oldest first, of the one query that gives any.
+/// The beginnings of periods with their values, the oldest first.
 #[must_use]
-pub fn values(answer: &GetMetricDataOutput) -> Vec<(DateTime<Utc>, f64)> {
-    let results = answer.metric_data_results().iter();
+pub fn values<'a>(
+    results: impl IntoIterator<Item = &'a MetricDataResult>,
+) -> Vec<(DateTime<Utc>, f64)> {
+    let results = results.into_iter();
     let values = results.flat_map(|result| {
         let at = result.timestamps().iter().map(SdkDateTime::secs);
         at.zip(result.values().iter().copied())

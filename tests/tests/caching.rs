@@ -178,17 +178,22 @@ async fn what_was_turned_off_by_hand_stays_off_when_the_alarm_comes_again() -> R
     .await
 }
 
+/// Fails unless nothing is cached, because the cache key lacks what the authorizer reads.
+async fn is_refused_for_the_token(staged: &Staged<'_>) -> Result {
+    let proxy = Proxy::start(&staged.world.cloud).await?;
+    let report = staged.run(&proxy).finish().await?.report()?;
+    is(&report, "Escalated", LACKS_THE_TOKEN)?;
+    assert!(proxy.calls("apigateway:UpdateStage").is_empty());
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_method_behind_an_authorizer_is_refused_by_name() -> Result {
     scenario("authorizer", async |world| {
         let staged = failing(world).await?;
         staged.authorize().await?;
         staged.deploy().await?;
-        let proxy = Proxy::start(&world.cloud).await?;
-        let report = staged.run(&proxy).finish().await?.report()?;
-        is(&report, "Escalated", LACKS_THE_TOKEN)?;
-        assert!(proxy.calls("apigateway:UpdateStage").is_empty());
-        Ok(())
+        is_refused_for_the_token(&staged).await
     })
     .await
 }
@@ -201,11 +206,7 @@ async fn a_method_that_was_made_safe_but_not_deployed_is_refused() -> Result {
         staged.authorize().await?;
         staged.deploy().await?;
         staged.open().await?;
-        let proxy = Proxy::start(&world.cloud).await?;
-        let report = staged.run(&proxy).finish().await?.report()?;
-        is(&report, "Escalated", LACKS_THE_TOKEN)?;
-        assert!(proxy.calls("apigateway:UpdateStage").is_empty());
-        Ok(())
+        is_refused_for_the_token(&staged).await
     })
     .await
 }

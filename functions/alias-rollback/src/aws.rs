@@ -25,6 +25,7 @@ use shared::remediation::Clearance;
 
 use crate::error::RollbackError;
 use crate::observed::{Alias, Deployment, Minutes, Observed, Served, State, Traffic, Version};
+use crate::onset::minute_of;
 use crate::policy::{CodeDeploy, DeploymentGroup, Rollback, SmokeTest, name_and_qualifier};
 
 /// Pages of versions read at most; 50 versions each.
@@ -810,13 +811,10 @@ fn counts(policy: &Rollback, alias: &Alias) -> Vec<Count> {
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Counts.
 fn by_minute(answer: &GetMetricDataOutput, id: &str) -> BTreeMap<DateTime<Utc>, u64> {
     let results = answer.metric_data_results().iter();
-    results
-        .filter(|result| result.id() == Some(id))
-        .flat_map(|result| result.timestamps().iter().zip(result.values()))
-        .filter_map(|(at, value)| {
-            let at = DateTime::from_timestamp(at.secs(), 0)?;
-            Some((at, value.round() as u64))
-        })
+    let values = metric_data::values(results.filter(|result| result.id() == Some(id)));
+    let counts = values.into_iter();
+    counts
+        .map(|(at, value)| (at, value.round() as u64))
         .collect()
 }
 
@@ -851,8 +849,7 @@ fn in_window(
 ) -> (Traffic, BTreeMap<u64, Traffic>) {
     let window = TimeDelta::seconds(i64::from(policy.blame.window_seconds.get()));
     // The minute that holds its beginning counts as a whole, as CloudWatch has it.
-    let begin = DateTime::from_timestamp((now - window).timestamp().div_euclid(60) * 60, 0);
-    let from = begin.unwrap_or(now - window);
+    let from = minute_of(now - window);
     let sum = |minutes: &Minutes| minutes.range(from..).map(|(_, traffic)| *traffic).sum();
     let by_version = served.by_version.iter();
     let by_version = by_version.map(|(version, minutes)| (*version, sum(minutes)));

@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::memory::Memory;
 use crate::observed::{Minutes, Observed, Traffic};
-use crate::onset::{Onset, between, latest, onset, whole_minute};
+use crate::onset::{Onset, between, latest, minute_of, onset, whole_minute};
 use crate::policy::{Blame, Rollback};
 
 /// How far before a take-over errors are looked for that were there already.
@@ -267,32 +267,31 @@ fn charge(observed: &Observed, blame: &Blame, took_over: TakeOver) -> Result<Cha
     if fails(errors.traffic, blame) {
         return Ok(Charge { told, ..errors });
     }
-    let throttled = counted(
-        &observed.minutes.throttled,
-        took_over,
-        Traffic::default(),
-        blame,
-    );
-    if blame.throttles && fails(throttled.traffic, blame) {
+    let failing = |minutes: &Minutes| {
+        let charge = counted(minutes, took_over, Traffic::default(), blame);
         let Traffic {
             invocations,
             errors,
-        } = throttled.traffic;
-        let told = format!("{errors} of {invocations} attempts to invoke it were throttled");
-        return Ok(Charge { told, ..throttled });
-    }
-    let api = counted(&observed.minutes.api, took_over, Traffic::default(), blame);
-    if let Some(name) = &blame.api
-        && fails(api.traffic, blame)
+        } = charge.traffic;
+        fails(charge.traffic, blame).then_some((charge, invocations, errors))
+    };
+    if blame.throttles
+        && let Some((charge, attempts, throttled)) = failing(&observed.minutes.throttled)
     {
-        let Traffic {
-            invocations,
-            errors,
-        } = api.traffic;
-        let name = &name.name;
-        let told = format!("{errors} server errors in {invocations} requests to API {name}");
+        let told = format!("{throttled} of {attempts} attempts to invoke it were throttled");
+        return Ok(Charge { told, ..charge });
+    }
+    if let Some(api) = &blame.api
+        && let Some((charge, requests, errors)) = failing(&observed.minutes.api)
+    {
+        let name = &api.name;
+        let told = format!("{errors} server errors in {requests} requests to API {name}");
         let own = false;
-        return Ok(Charge { told, own, ..api });
+        return Ok(Charge {
+            told,
+            own,
+            ..charge
+        });
     }
     Err(if errors.traffic.errors == 0 {
         Unblamed::Unseen(format!(
@@ -492,16 +491,6 @@ pub(crate) fn lately(
         longer
     } else {
         window
-    }
-}
-
-/// The minute under which what began at an instant is counted.
-fn minute_of(at: DateTime<Utc>) -> DateTime<Utc> {
-    let whole = whole_minute(at);
-    if whole == at {
-        at
-    } else {
-        whole - TimeDelta::minutes(1)
     }
 }
 

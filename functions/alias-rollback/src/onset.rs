@@ -89,6 +89,17 @@ pub fn whole_minute(at: DateTime<Utc>) -> DateTime<Utc> {
     }
 }
 
+/// The minute under which what began at an instant is counted.
+#[must_use]
+pub fn minute_of(at: DateTime<Utc>) -> DateTime<Utc> {
+    let whole = whole_minute(at);
+    if whole == at {
+        at
+    } else {
+        whole - TimeDelta::minutes(1)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

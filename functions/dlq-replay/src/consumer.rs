@@ -76,10 +76,9 @@ impl Consumer {
 
 /// Why the first of some consumers that is not well is not, each given with what is in flight of its destination.
 pub fn first_trouble<'a>(
-    consumers: impl Iterator<Item = (Option<&'a Consumer>, u64)>,
+    mut consumers: impl Iterator<Item = (Option<&'a Consumer>, u64)>,
     percent: u32,
 ) -> Option<String> {
-    let mut consumers = consumers;
     consumers.find_map(|(consumer, in_flight)| consumer?.trouble(percent, in_flight))
 }
 

@@ -14,8 +14,8 @@ use crate::probe::Seen;
 
 /// Who put up a page that this remediation takes down again. A responder who takes the page over writes another name.
 pub const BY: &str = "forgeguard";
-/// How an end is written, in characters that a stage variable may have.
-const TIME: &str = "%Y-%m-%dT%H:%M:%SZ";
+/// How a time is written, in characters that a stage variable may have.
+pub(crate) const TIME: &str = "%Y-%m-%dT%H:%M:%SZ";
 
 /// What a page that is up says, and whose it is: the value in the key-value store, or the variables of the
 /// maintenance API's stage.

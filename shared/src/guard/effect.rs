@@ -1,8 +1,9 @@
 //! Whether what was done helped: the alarm and its metric, looked at again within the alarm's own periods.
 
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::alarm::State;
+use crate::guard::decide::time;
 use crate::guard::question::LiveAlarm;
 use crate::ledger::items::Watch;
 use crate::ledger::timeline::Kind;
@@ -218,10 +219,6 @@ pub fn by_metric(watch: &Watch, told: &Told, now: DateTime<Utc>) -> Effect {
 fn mean(values: &[f64]) -> Option<f64> {
     let many = u32::try_from(values.len()).ok().filter(|many| *many > 0)?;
     Some(values.iter().sum::<f64>() / f64::from(many))
-}
-
-fn time(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
 #[cfg(test)]

@@ -504,6 +504,16 @@ pub(crate) fn incident_of(facts: &Facts, place: &Place<'_>, restores: bool) -> S
         .unwrap_or_else(|| ids::incident_id(&place.event.alarm_arn, place.event.changed_at))
 }
 
+/// After humans were told of what stands.
+pub(crate) fn told(facts: &Facts, now: DateTime<Utc>) -> Facts {
+    let mut next = facts.clone();
+    if let Some(standing) = &mut next.standing {
+        standing.told_at = Some(now);
+        standing.version += 1;
+    }
+    next
+}
+
 /// The end of what is renewed now.
 pub(crate) fn renewed(
     snapshot: &Snapshot,

@@ -182,7 +182,8 @@ impl Outside for Aws {
                 message: format!("the answer is incomplete: {missing}"),
             });
         }
-        let values = metric_data::values(&answer);
+        // Of an alarm's queries one alone gives values.
+        let values = metric_data::values(answer.metric_data_results());
         Ok(Told::Course(Course { values, ..course }))
     }
 

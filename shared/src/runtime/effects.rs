@@ -4,8 +4,7 @@ use chrono::{DateTime, Utc};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use serde_json::Value;
 
-use crate::alarm::State;
-use crate::arn::Arn;
+use crate::alarm::{AlarmEvent, State};
 use crate::guard::duty;
 use crate::guard::effect::{self, Effect, Told as Measured};
 use crate::ledger::LedgerError;
@@ -17,7 +16,7 @@ use crate::outcome::{Outcome, Report, Rule};
 use crate::policy::Action as _;
 use crate::remediation::Remediation;
 use crate::runtime::engine::Runtime;
-use crate::runtime::job::{Run, SIDE_BY_SIDE, Told};
+use crate::runtime::job::{Run, SIDE_BY_SIDE};
 use crate::runtime::look::Look;
 
 /// The watch that begins where a mitigation for an alarm is in place.
@@ -106,24 +105,20 @@ impl<R: Remediation> Runtime<R> {
 
     /// How the alarm's metric went; `None` where another look may tell.
     async fn measured(&self, watch: &Watch, now: DateTime<Utc>) -> Option<Measured> {
-        let arn = &watch.event.alarm_arn;
-        let nothing = |why: String| Some(Measured::Nothing(why));
-        let parts: Option<Arn> = arn.parse().ok();
-        let parts = parts.as_ref();
-        let Some((region, name)) = parts.and_then(|arn| {
-            let name = arn.resource().strip_prefix("alarm:")?;
-            Some((arn.region(), name))
-        }) else {
-            return nothing(format!("{arn} names no alarm"));
-        };
+        let AlarmEvent {
+            region, alarm_name, ..
+        } = &watch.event;
         let outside = &self.suite.outside;
-        match outside.course(region, name, watch.started_at, now).await {
+        let since = watch.started_at;
+        match outside.course(region, alarm_name, since, now).await {
             Ok(measured) => Some(measured),
             Err(error) if error.is_transient() && !effect::is_late(watch, now) => {
                 tracing::warn!(%error, "the alarm's metric is read at the next look");
                 None
             }
-            Err(error) => nothing(format!("its metric cannot be read: {error}")),
+            Err(error) => Some(Measured::Nothing(format!(
+                "its metric cannot be read: {error}"
+            ))),
         }
     }
 
@@ -211,17 +206,7 @@ impl<R: Remediation> Runtime<R> {
             told: report.as_ref(),
             watch: Some(Watching::Ends(watch)),
         };
-        let now = self.suite.clock.now();
-        let (Some(untold), Some(report)) = (self.suite.ledger.commit(&commit, now).await?, report)
-        else {
-            return Ok(None);
-        };
-        let told = Told {
-            untold,
-            ..Told::new(report)
-        };
-        self.tell(&told, &watch.event.alarm_arn).await;
-        Ok(Some(told.report))
+        self.write_and_tell(&commit).await
     }
 }
 

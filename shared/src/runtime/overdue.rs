@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use crate::guard::duty;
+use crate::guard::{duty, next};
 use crate::ledger::difference::Commit;
 use crate::ledger::items::{self, Facts, Place, Snapshot, Standing};
 use crate::ledger::timeline::{Entry, Kind};
@@ -12,7 +12,7 @@ use crate::policy::Action as _;
 use crate::remediation::Remediation;
 use crate::runtime::engine::Runtime;
 use crate::runtime::invocation::Invocation;
-use crate::runtime::job::{Ran, Run, Told};
+use crate::runtime::job::{Ran, Run};
 use crate::runtime::look::{Look, Tended};
 
 impl<R: Remediation> Runtime<R> {
@@ -104,11 +104,7 @@ impl<R: Remediation> Runtime<R> {
                 reason,
             })
         };
-        let mut after = facts.clone();
-        if let Some(standing) = &mut after.standing {
-            standing.told_at = Some(now);
-            standing.version += 1;
-        }
+        let after = next::told(facts, now);
         self.tell_of(tended, (facts, &after), &place, report).await
     }
 
@@ -168,19 +164,8 @@ impl<R: Remediation> Runtime<R> {
             told: Some(&report),
             watch: None,
         };
-        let now = self.suite.clock.now();
-        match self.suite.ledger.commit(&commit, now).await {
-            Ok(Some(untold)) => {
-                let told = Told {
-                    untold,
-                    ..Told::new(report)
-                };
-                self.tell(&told, &run.place.event.alarm_arn).await;
-                Some(told.report)
-            }
-            Ok(None) => None,
-            Err(error) => Some(Self::target_failed(tended, &error, error.is_transient())),
-        }
+        let told = self.write_and_tell(&commit).await;
+        told.unwrap_or_else(|error| Some(Self::target_failed(tended, &error, error.is_transient())))
     }
 
     /// What stands on a target that this release cannot read is told, and left to the release that wrote it.
@@ -222,11 +207,7 @@ impl<R: Remediation> Runtime<R> {
             causation_id: Some(place.run_id()),
             ..Report::new(R::NAME, &standing.target, &standing.resource, outcome)
         };
-        let mut after = facts.clone();
-        if let Some(standing) = &mut after.standing {
-            standing.told_at = Some(now);
-            standing.version += 1;
-        }
+        let after = next::told(&facts, now);
         let commit = Commit {
             place: &place,
             before: &facts,
@@ -236,12 +217,6 @@ impl<R: Remediation> Runtime<R> {
             told: Some(&report),
             watch: None,
         };
-        let untold = self.suite.ledger.commit(&commit, now).await.ok()??;
-        let told = Told {
-            untold,
-            ..Told::new(report)
-        };
-        self.tell(&told, &snapshot.event.alarm_arn).await;
-        Some(told.report)
+        self.write_and_tell(&commit).await.ok()?
     }
 }

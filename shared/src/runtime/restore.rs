@@ -112,11 +112,7 @@ impl<R: Remediation> Runtime<R> {
                 continuation: None,
             })
         };
-        let mut after = facts.clone();
-        if let Some(standing) = &mut after.standing {
-            standing.told_at = Some(now);
-            standing.version += 1;
-        }
+        let after = next::told(facts, now);
         let entry = Entry {
             kind: Kind::Pending,
             summary: report.outcome.reason().to_owned(),

@@ -2,6 +2,8 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::ledger::LedgerError;
+use crate::ledger::difference::Commit;
 use crate::ledger::items::Untold;
 use crate::ledger::store::Key;
 use crate::outcome::Report;
@@ -42,6 +44,24 @@ impl<R: Remediation> Runtime<R> {
         );
         let keys = untold.iter().cloned().collect();
         self.publish(vec![event(report, alarm_arn)], keys).await;
+    }
+
+    /// Writes what was found outside of a run, and tells the outcome that goes with it; nothing where another was first.
+    pub(super) async fn write_and_tell(
+        &self,
+        commit: &Commit<'_>,
+    ) -> Result<Option<Report>, LedgerError> {
+        let now = self.suite.clock.now();
+        let written = self.suite.ledger.commit(commit, now).await?;
+        let (Some(untold), Some(report)) = (written, commit.told.cloned()) else {
+            return Ok(None);
+        };
+        let told = Told {
+            untold,
+            ..Told::new(report)
+        };
+        self.tell(&told, &commit.place.event.alarm_arn).await;
+        Ok(Some(told.report))
     }
 
     /// Tells what the dead had to tell.

@@ -22,7 +22,7 @@ use std::collections::{BTreeSet, HashMap};
 use crate::MaintenancePage;
 use crate::aws::{InFront, Moved};
 use crate::error::PageError;
-use crate::plan::{End, Notice, Observed, Plan, Route, Snapshot, holder_of};
+use crate::plan::{End, Notice, Observed, Plan, Route, Snapshot, TIME, holder_of};
 use crate::policy::Mapping;
 
 /// Who put the page up, where an earlier release did: one variable for every mapping.
@@ -30,8 +30,6 @@ const BY: &str = "by";
 const INCIDENT: &str = "incident";
 const SINCE: &str = "since";
 const NEXT_UPDATE_MINUTES: &str = "next_update_minutes";
-/// How the page shows a time, in characters that a stage variable may have.
-const TIME: &str = "%Y-%m-%dT%H:%M:%SZ";
 /// The name for a responder who mapped the domain without leaving one.
 const ANOTHER: &str = "another-hand";
 

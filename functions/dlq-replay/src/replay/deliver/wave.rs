@@ -118,8 +118,6 @@ fn sort(
         let replays = message
             .mark()
             .or_else(|| counts.get(message.ledger_key()).cloned())
-            // What is let out of the quarantine counts anew.
-            .filter(|_| judge.plan.release.is_none())
             .unwrap_or_default();
         let fate = judge.fate(&message, replays.count);
         if !matches!(fate, Fate::Keep(_)) {
