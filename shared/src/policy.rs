@@ -314,6 +314,8 @@ pub trait Action:
 {
     /// Whether what the remediation does is temporary, and can be taken back.
     const TEMPORARY: bool = false;
+    /// Whether what is in place keeps requests from what the alarms measure, so that their metrics tell little of it.
+    const TURNS_REQUESTS_AWAY: bool = false;
 
     /// The ARN of what is changed: the thing that one hand at a time holds a lease on.
     fn resource(&self) -> &str;
@@ -395,6 +397,11 @@ impl<A: Action> Document<A> {
             if target.guard.undo_if_worse && !A::TEMPORARY {
                 return Err(format!(
                     "target {name}: guard.undo_if_worse is for what is temporary, and what this remediation does stays; leave it out"
+                ));
+            }
+            if target.guard.undo_if_worse && A::TURNS_REQUESTS_AWAY {
+                return Err(format!(
+                    "target {name}: guard.undo_if_worse cannot be told where requests are turned away from what the alarm measures; leave it out"
                 ));
             }
             let earlier = &self.targets[..index];

@@ -632,7 +632,7 @@ pub const MUTATIONS: &[Mutation] = &[
         name: "an end while the alarm stays is told as a success",
         edits: &[Edit {
             file: "runtime/restore.rs",
-            find: "Outcome::Applied { summary } if !in_alarm.is_empty() => Self {",
+            find: "Outcome::Applied { summary } if !against.is_empty() => Self {",
             replace: "Outcome::Applied { summary } if in_alarm.len() > 99 => Self {",
         }],
         noticed_by: Test(

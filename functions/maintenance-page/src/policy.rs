@@ -215,6 +215,7 @@ impl KeyValueStore {
 
 impl Action for Page {
     const TEMPORARY: bool = true;
+    const TURNS_REQUESTS_AWAY: bool = true;
 
     fn resource(&self) -> &str {
         match &self.front {

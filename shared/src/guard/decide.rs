@@ -492,7 +492,8 @@ fn comes_after(question: &Question<'_>) -> Option<Refusal> {
         })
 }
 
-/// Until when it is that remediation's turn, and why; `None` where it has said that it does nothing.
+/// Until when it is that remediation's turn, and why; `None` where it has said that it does nothing, and what it did, for
+/// whatever alarm, has had its time to help.
 fn turn(
     event: &AlarmEvent,
     predecessor: &Predecessor,
@@ -503,29 +504,40 @@ fn turn(
         resource,
         ..
     } = predecessor;
+    let mut actions = history.actions.iter().rev();
+    let acted = actions
+        .find(|action| !action.reverts)
+        .map(|action| action.finished_at)
+        .filter(|at| *at + predecessor.wait() > event.changed_at);
     let answer = history.answers.get(&event.alarm_arn);
-    let Some(answer) = answer.filter(|answer| answer.changed_at >= event.changed_at - SAME) else {
-        let until = event.changed_at + predecessor.wait();
-        let reason = format!(
-            "{remediation} has the first word on {}, and has not answered for {resource} yet",
-            event.alarm_name
-        );
-        return Some((until, reason));
-    };
-    if answer.outcome != Overall::Applied.name() {
-        return None;
+    let answer = answer.filter(|answer| answer.changed_at >= event.changed_at - SAME);
+    match (answer, acted) {
+        (None, acted) => {
+            let from = acted.map_or(event.changed_at, |at| at.max(event.changed_at));
+            let reason = format!(
+                "{remediation} has the first word on {}, and has not answered for {resource} yet",
+                event.alarm_name
+            );
+            Some((from + predecessor.wait(), reason))
+        }
+        (Some(answer), _) if answer.outcome == Overall::Applied.name() => {
+            let at = acted.unwrap_or(answer.changed_at);
+            let reason = format!(
+                "{remediation} acted on {resource} at {}: {}",
+                time(at),
+                answer.reason
+            );
+            Some((at + predecessor.wait(), reason))
+        }
+        (Some(_), Some(at)) => {
+            let reason = format!(
+                "{remediation} acted on {resource} at {}, for another alarm",
+                time(at)
+            );
+            Some((at + predecessor.wait(), reason))
+        }
+        (Some(_), None) => None,
     }
-    let acted = history.actions.iter().rev();
-    let mut acted = acted.filter(|action| !action.reverts && action.alarm_arn == event.alarm_arn);
-    let at = acted
-        .next()
-        .map_or(answer.changed_at, |action| action.finished_at);
-    let reason = format!(
-        "{remediation} acted on {resource} at {}: {}",
-        time(at),
-        answer.reason
-    );
-    Some((at + predecessor.wait(), reason))
 }
 
 /// How many alarms in a row, with this one, came on the heels of our own action. A return to OK is none, and what takes

@@ -202,19 +202,23 @@ fn term(snapshot: &Snapshot, alarms: &Alarms, terms: Terms, now: DateTime<Utc>) 
     Duty::Wait
 }
 
-/// Until when what fell due may stay at most, if the remediation has a reason for it: only while all alarms are at OK,
-/// where it has a term that is not over and a policy that names it, and where nobody has begun to take it back.
+/// Whether the remediation is asked if what fell due should stay: only while no alarm is in ALARM, where it has a term
+/// and a policy that names it, is not taken back for another reason, and where nobody has begun to.
 #[must_use]
-pub fn may_stay_until(
-    facts: &Facts,
-    alarms: &Alarms,
-    terms: Terms,
-    now: DateTime<Utc>,
-) -> Option<DateTime<Utc>> {
-    let at_most = terms.temporary?.at_most;
-    let end = facts.snapshot()?.ends_by(at_most);
-    let calm = alarms.ok_since.is_some() && alarms.in_alarm.is_empty();
-    (terms.listed && calm && facts.record.is_none() && now < end).then_some(end)
+pub fn is_asked_whether_it_may_stay(facts: &Facts, alarms: &Alarms, terms: Terms) -> bool {
+    let snapshot = facts.snapshot();
+    terms.listed
+        && terms.temporary.is_some()
+        && snapshot.is_some_and(|snapshot| snapshot.cut_short.is_none())
+        && alarms.in_alarm.is_empty()
+        && facts.record.is_none()
+}
+
+/// Until when what fell due may stay, if the remediation has a reason for it; `None` once its longest term is over.
+#[must_use]
+pub fn may_stay_until(facts: &Facts, terms: Terms, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let end = facts.snapshot()?.ends_by(terms.temporary?.at_most);
+    (now < end).then_some(end)
 }
 
 /// Whether a human is to be told that what fell due is not taken back.

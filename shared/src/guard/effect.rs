@@ -58,6 +58,50 @@ impl Course {
         period * (periods + 1)
     }
 
+    /// The values of the first whole periods since the work was done, as many as are waited for.
+    fn since(&self, watch: &Watch, now: DateTime<Utc>) -> Vec<f64> {
+        let values = self.values.iter();
+        values
+            .filter(|(at, _)| *at >= watch.done_at && *at + self.period + INGESTED <= now)
+            .map(|(_, value)| *value)
+            .take(self.wanted())
+            .collect()
+    }
+
+    /// The bad values of whole periods before the work began, the last of them first.
+    fn before(&self, watch: &Watch) -> Vec<f64> {
+        let values = self.values.iter().rev();
+        values
+            .filter(|(at, _)| *at + self.period <= watch.started_at)
+            .map(|(_, value)| *value)
+            .take(self.wanted())
+            .take_while(|value| self.is_bad(*value))
+            .collect()
+    }
+
+    /// The worst value of the periods that began before the work did.
+    fn worst(&self, watch: &Watch) -> Option<f64> {
+        let values = self.values.iter();
+        values
+            .filter(|(at, _)| *at < watch.started_at)
+            .map(|(_, value)| *value)
+            .reduce(|worst, value| {
+                if self.rose(worst, value) > 0.0 {
+                    value
+                } else {
+                    worst
+                }
+            })
+    }
+
+    /// By how much a value is worse than another.
+    fn rose(&self, from: f64, to: f64) -> f64 {
+        match self.bad {
+            Bad::Above => to - from,
+            Bad::Below => from - to,
+        }
+    }
+
     fn is_bad(&self, value: f64) -> bool {
         let beyond = match self.bad {
             Bad::Above => value > self.threshold,
@@ -92,6 +136,20 @@ pub enum Effect {
         /// Why, in one sentence.
         reason: String,
     },
+}
+
+impl Effect {
+    /// The same of what keeps requests from what the alarm measures: what is known says nothing of whether it helped.
+    #[must_use]
+    pub fn of_few_requests(self) -> Self {
+        match self {
+            Self::Known { reason, .. } => known(
+                Kind::NotKnown,
+                format!("{reason}; requests are kept from what it measures meanwhile"),
+            ),
+            other => other,
+        }
+    }
 }
 
 fn known(kind: Kind, reason: String) -> Effect {
@@ -156,21 +214,22 @@ pub fn by_metric(watch: &Watch, told: &Told, now: DateTime<Utc>) -> Effect {
         }
     };
     let wanted = course.wanted();
-    let values = course.values.iter();
-    let after: Vec<f64> = values
-        .clone()
-        .filter(|(at, _)| *at >= watch.done_at && *at + course.period + INGESTED <= now)
-        .map(|(_, value)| *value)
-        .take(wanted)
-        .collect();
+    let after = course.since(watch, now);
     if after.len() < wanted && !is_late(watch, now) {
         return Effect::Early;
     }
-    let Some(now_at) = mean(&after) else {
-        return known(
+    let not_known = |why: String| {
+        known(
             Kind::NotKnown,
-            format!("{alarm} is still in ALARM, and its metric has no value since"),
-        );
+            format!("{alarm} is still in ALARM, and {why}"),
+        )
+    };
+    // One value of five tells nothing of the other four.
+    let Some(now_at) = mean(&after).filter(|_| after.len() >= wanted) else {
+        return not_known(format!(
+            "its metric has {} values since, of {wanted} that it goes by",
+            after.len()
+        ));
     };
     if after.iter().all(|value| !course.is_bad(*value)) {
         return known(
@@ -181,37 +240,25 @@ pub fn by_metric(watch: &Watch, told: &Told, now: DateTime<Utc>) -> Effect {
             ),
         );
     }
-    let before: Vec<f64> = values
-        .rev()
-        .filter(|(at, _)| *at + course.period <= watch.started_at)
-        .map(|(_, value)| *value)
-        .take(wanted)
-        .collect();
+    let before = course.before(watch);
     let Some(was_at) = mean(&before) else {
-        return known(
-            Kind::NotKnown,
-            format!(
-                "{alarm} is still in ALARM, its metric is at {now_at:.2}, and had no value before to compare that with"
-            ),
-        );
+        return not_known(format!(
+            "its metric is at {now_at:.2}, and was not bad for a whole period before, to compare that with"
+        ));
     };
-    let rose = now_at - was_at;
-    let margin = was_at.abs() * MARGIN;
-    let change = match course.bad {
-        Bad::Above => rose,
-        Bad::Below => -rose,
-    };
-    let (kind, word) = if change > margin {
-        (Kind::Worse, "worse than")
-    } else if change < -margin {
-        (Kind::Improved, "better than")
+    // The metric of a failure that has just begun rises by itself: worse is only what is worse than it ever was.
+    let worst = course.worst(watch).unwrap_or(was_at);
+    let (kind, word, than) = if course.rose(worst, now_at) > worst.abs() * MARGIN {
+        (Kind::Worse, "worse than the", worst)
+    } else if course.rose(was_at, now_at) < -was_at.abs() * MARGIN {
+        (Kind::Improved, "better than the", was_at)
     } else {
-        (Kind::Unchanged, "much as")
+        (Kind::Unchanged, "much as the", was_at)
     };
     known(
         kind,
         format!(
-            "{alarm} is still in ALARM, and its metric is at {now_at:.2}, {word} the {was_at:.2} before"
+            "{alarm} is still in ALARM, and its metric is at {now_at:.2}, {word} {than:.2} before"
         ),
     )
 }
@@ -290,7 +337,7 @@ mod tests {
 
     #[test]
     fn the_metric_is_compared_with_what_it_was_before() {
-        let before = [(420, 1.0), (480, 10.0), (540, 10.0)];
+        let before = [(420, 10.0), (480, 10.0), (540, 10.0)];
         // The minute in which it was done says nothing, nor one that is not whole yet.
         let cases = [
             ([12.1, 12.1], Kind::Worse),
@@ -329,6 +376,32 @@ mod tests {
         };
         assert_eq!(kind, Kind::Improved);
         assert!(reason.contains("better than the 4.00"), "{reason}");
+    }
+
+    #[test]
+    fn a_failure_that_was_still_rising_when_the_work_began_is_not_put_down_to_it() {
+        // The outage began within the minute before the work: the first whole minute of it is no measure.
+        let rising = [
+            (480, 6.0),
+            (540, 8.0),
+            (599, 12.0),
+            (660, 12.0),
+            (720, 12.0),
+        ];
+        let effect = by_metric(&watch(), &course(Bad::Above, &rising), at(900));
+        assert_eq!(kind(&effect), Some(Kind::Unchanged), "{effect:?}");
+        // It was healthy until the very minute of the work.
+        let sudden = [(480, 0.0), (540, 0.0), (660, 12.0), (720, 12.0)];
+        let effect = by_metric(&watch(), &course(Bad::Above, &sudden), at(900));
+        assert_eq!(kind(&effect), Some(Kind::NotKnown), "{effect:?}");
+    }
+
+    #[test]
+    fn one_good_value_among_periods_without_any_is_no_improvement() {
+        let lone = course(Bad::Above, &[(480, 10.0), (540, 10.0), (660, 0.0)]);
+        assert_eq!(by_metric(&watch(), &lone, at(4_229)), Effect::Early);
+        let effect = by_metric(&watch(), &lone, at(4_230));
+        assert_eq!(kind(&effect), Some(Kind::NotKnown), "{effect:?}");
     }
 
     #[test]

@@ -76,7 +76,8 @@ impl Ledger {
         })
     }
 
-    /// Reads what other remediations did, each to what it acts on.
+    /// Reads what other remediations did, each to what it acts on. What another release has written there and this one
+    /// cannot read is as good as nothing: whose turn it is has its own limit in time.
     pub(crate) async fn histories<'a>(
         &self,
         of: &'a [Predecessor],
@@ -91,10 +92,13 @@ impl Ledger {
         keys.dedup();
         let found = self.store.get(&keys).await?;
         let histories = of.iter().map(|it| {
-            let history: Option<History> = body(&found, &key(it))?;
-            Ok((it, history.unwrap_or_default()))
+            let history = body(&found, &key(it)).unwrap_or_else(|error| {
+                tracing::warn!(%error, remediation = it.remediation, "what it did cannot be read");
+                None
+            });
+            (it, history.unwrap_or_default())
         });
-        histories.collect()
+        Ok(histories.collect())
     }
 
     /// Reads the record of a transition.

@@ -117,9 +117,15 @@ impl<R: Remediation> Runtime<R> {
         let restoring = run.occasion == Occasion::Restoring;
         let learns = R::Learning::observes() && run.occasion == Occasion::Delivered;
         let looks = !restoring && (event.state == State::Alarm || learns);
+        // Whose turn it is matters to nothing else than acting on an alarm.
+        let before = if event.state == State::Alarm && !restoring {
+            run.target.after.as_slice()
+        } else {
+            &[]
+        };
         let (facts, predecessors, live, switches, observed, policy) = tokio::join!(
             self.suite.ledger.facts(&run.place),
-            self.suite.ledger.histories(&run.target.after),
+            self.suite.ledger.histories(before),
             reads.live(),
             reads.switches(),
             async {
@@ -315,12 +321,19 @@ impl<R: Remediation> Runtime<R> {
             };
             return self.refuse(run, &read.facts, refusing).await;
         }
-        if let Some(end) = duty::may_stay_until(&read.facts, &read.alarms, terms, now)
+        let in_alarm = read.alarms.in_alarm.iter();
+        let mut against: Vec<String> = in_alarm
+            .map(|alarm| format!("{alarm} is still in ALARM"))
+            .collect();
+        if duty::is_asked_whether_it_may_stay(&read.facts, &read.alarms, terms)
             && let Some(reason) = self.not_yet(run, &read.facts).await
         {
-            return self.stays(run, &read.facts, &reason, end).await;
+            match duty::may_stay_until(&read.facts, terms, now) {
+                Some(end) => return self.stays(run, &read.facts, &reason, end).await,
+                None => against.push(reason),
+            }
         }
-        Decided::Restore(Box::new((read.facts, grounds, read.alarms.in_alarm)))
+        Decided::Restore(Box::new((read.facts, grounds, against)))
     }
 
     /// The alarm is back to OK: the incident is closed, and what is temporary taken back once that has held.

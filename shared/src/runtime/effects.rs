@@ -83,6 +83,11 @@ impl<R: Remediation> Runtime<R> {
             },
             effect => effect,
         };
+        let effect = if R::Action::TURNS_REQUESTS_AWAY {
+            effect.of_few_requests()
+        } else {
+            effect
+        };
         match effect {
             Effect::Early | Effect::Measure => Ok(None),
             Effect::Unasked => {
@@ -135,7 +140,11 @@ impl<R: Remediation> Runtime<R> {
         if duty::is_held(&facts, now) {
             return Ok(None);
         }
+        // Whether it is to be taken back, the policy tells.
         let policy = look.policy.as_ref();
+        if policy.is_none() && !effect::is_late(watch, now) {
+            return Ok(None);
+        }
         let target = policy.and_then(|policy| {
             let mut targets = policy.document.targets.iter();
             targets.find(|target| target.action.resource() == watch.resource)
@@ -153,12 +162,22 @@ impl<R: Remediation> Runtime<R> {
                 snapshot.cut_short = Some(now);
             }
         }
-        let remedy = if undone {
-            "what is in place is taken back"
-        } else if facts.snapshot().is_some() {
-            "what is in place stays, as guard.undo_if_worse says: take it back by hand if it is the cause"
-        } else {
-            "what was done stays: undo it by hand if it is the cause"
+        let remedy = match facts.snapshot() {
+            Some(_) if undone => "what is in place is taken back",
+            Some(snapshot) if snapshot.run_id != watch.run_id => {
+                "another run has it by now: take it back by hand if it is the cause"
+            }
+            Some(_) if policy.is_none() => {
+                "what is in place stays, since the policy cannot be read: take it back by hand if it is the cause"
+            }
+            Some(_) if target.is_none() => {
+                "what is in place stays for its term, since the policy names it no more: take it back by hand if it is the cause"
+            }
+            Some(_) => {
+                "what is in place stays, as guard.undo_if_worse says: take it back by hand if it is the cause"
+            }
+            None if R::Action::TEMPORARY => "it is taken back already",
+            None => "what was done stays: undo it by hand if it is the cause",
         };
         let reason = format!(
             "since {} acted on {}, {why}; {remedy}",

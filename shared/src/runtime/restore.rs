@@ -39,7 +39,7 @@ impl<R: Remediation> Runtime<R> {
         &self,
         run: &Run<'_, R>,
         facts: &Facts,
-        (grounds, in_alarm): (&Grounds, &[String]),
+        (grounds, against): (&Grounds, &[String]),
         reads: &Reads<'_, R::Action>,
         mut steps: Steps,
     ) -> Option<Told> {
@@ -60,7 +60,7 @@ impl<R: Remediation> Runtime<R> {
             .while_beating(&permit, self.restored(run, &permit, facts))
             .await;
         steps.end(StepName::Revert, clock.now());
-        let restored = restored.although(in_alarm, snapshot.cut_short.is_some());
+        let restored = restored.although(against, snapshot.cut_short.is_some());
         let report = Report {
             incident_id: Some(permit.incident_id.clone()),
             plan_hash: Some(crate::ids::plan_hash(&plan)),
@@ -75,17 +75,21 @@ impl<R: Remediation> Runtime<R> {
         )
     }
 
-    /// Why what is in place stays although it is due; nothing where that cannot be told.
+    /// Why what is in place stays although it is due. One call that failed is no reason to take it away.
     pub(super) async fn not_yet(&self, run: &Run<'_, R>, facts: &Facts) -> Option<String> {
         let found = in_place::<R>(facts).ok()??.snapshot;
         let now = self.suite.clock.now();
         let action = &run.target.action;
-        <R::Reversal as Reversal<R>>::not_yet(&self.remediation, &found, action, now)
-            .await
-            .inspect_err(
-                |error| tracing::warn!(%error, "whether it should stay for now cannot be told"),
-            )
-            .ok()?
+        match <R::Reversal as Reversal<R>>::not_yet(&self.remediation, &found, action, now).await {
+            Ok(reason) => reason,
+            Err(error) if error.is_transient() => Some(format!(
+                "whether it is still needed cannot be told for now: {error}"
+            )),
+            Err(error) => {
+                tracing::warn!(%error, "whether it is still needed cannot be told");
+                None
+            }
+        }
     }
 
     /// Tells that what is due stays for now, once and then every hour.
@@ -228,21 +232,21 @@ impl Restored {
         }
     }
 
-    /// What was taken back while these alarms are in ALARM leaves the target without what was to help it: nobody may
-    /// read that as a success.
-    fn although(self, in_alarm: &[String], cut_short: bool) -> Self {
+    /// What was taken back against these reasons leaves the target without what was to help it: nobody may read that as
+    /// a success.
+    fn although(self, against: &[String], cut_short: bool) -> Self {
         let (rule, why) = if cut_short {
             (Rule::MadeWorse, "the alarm was worse off with it")
         } else {
             (Rule::TermEnded, "its term was over")
         };
         match self.outcome {
-            Outcome::Applied { summary } if !in_alarm.is_empty() => Self {
+            Outcome::Applied { summary } if !against.is_empty() => Self {
                 outcome: Outcome::Escalated {
                     rule,
                     reason: format!(
-                        "{summary}; {why}, and {} is still in ALARM: the target is without it from now on",
-                        in_alarm.join(", ")
+                        "{summary}; {why}, and {}: the target is without it from now on",
+                        against.join(", ")
                     ),
                 },
                 ..self

@@ -47,8 +47,8 @@ impl<R: Remediation> Runtime<R> {
                     Box::pin(self.settle(run, &facts, &grounds, reads, steps)).await
                 }
                 Decided::Restore(restore) => {
-                    let (facts, grounds, in_alarm) = *restore;
-                    let why = (&grounds, in_alarm.as_slice());
+                    let (facts, grounds, against) = *restore;
+                    let why = (&grounds, against.as_slice());
                     Box::pin(self.restore(run, &facts, why, reads, steps)).await
                 }
                 Decided::TakeBack(snapshot) => {

@@ -5,7 +5,9 @@ use proptest::prelude::*;
 use serde_json::json;
 use shared::alarm::State;
 use shared::guard::LiveAlarm;
-use shared::guard::duty::{Alarms, Duty, Terms, duty, is_to_be_told, may_stay_until};
+use shared::guard::duty::{
+    Alarms, Duty, Terms, duty, is_asked_whether_it_may_stay, is_to_be_told, may_stay_until,
+};
 use shared::ledger::items::{Facts, OpenRun, Settling, Snapshot, Standing, Status};
 use shared::policy::Temporary;
 
@@ -114,7 +116,7 @@ fn the_longest_term_counts_from_when_it_was_in_place() {
 
 /// What a remediation has a reason to keep.
 #[test]
-fn what_fell_due_may_stay_within_its_term_while_every_alarm_is_at_ok() {
+fn what_fell_due_may_stay_within_its_term_while_no_alarm_is_in_alarm() {
     let unlisted = Terms {
         listed: false,
         ..LISTED
@@ -123,31 +125,38 @@ fn what_fell_due_may_stay_within_its_term_while_every_alarm_is_at_ok() {
         temporary: None,
         ..LISTED
     };
+    // An alarm that says nothing, or could not be read, is no reason to take it away unasked.
     let unknown = Alarms::default();
     let cases = [
-        (ok_since(105), LISTED, 115, true),
-        (ok_since(105), LISTED, 219, true),
-        (ok_since(105), LISTED, 220, false),
-        (ok_since(105), unlisted, 115, false),
-        (ok_since(105), lasting, 115, false),
-        (alarming(), LISTED, 115, false),
-        (unknown, LISTED, 115, false),
+        (ok_since(105), LISTED, true),
+        (unknown, LISTED, true),
+        (ok_since(105), unlisted, false),
+        (ok_since(105), lasting, false),
+        (alarming(), LISTED, false),
     ];
-    for (alarms, terms, minute, may) in cases {
-        let until = may_stay_until(&in_place(160), &alarms, terms, at(minute));
-        assert_eq!(until, may.then(|| at(220)), "{alarms:?} {terms:?} {minute}");
+    for (alarms, terms, may) in cases {
+        let asked = is_asked_whether_it_may_stay(&in_place(160), &alarms, terms);
+        assert_eq!(asked, may, "{alarms:?} {terms:?}");
     }
-    let none = may_stay_until(&Facts::default(), &ok_since(105), LISTED, at(115));
-    assert_eq!(none, None);
+    let nothing = Facts::default();
+    assert!(!is_asked_whether_it_may_stay(
+        &nothing,
+        &ok_since(105),
+        LISTED
+    ));
     // What was begun is ended.
     let begun = Facts {
         record: Some(record(Status::InProgress, "request-1", 0, 1)),
         ..in_place(160)
     };
-    assert_eq!(
-        may_stay_until(&begun, &ok_since(105), LISTED, at(116)),
-        None
-    );
+    assert!(!is_asked_whether_it_may_stay(
+        &begun,
+        &ok_since(105),
+        LISTED
+    ));
+    for (minute, until) in [(115, Some(at(220))), (219, Some(at(220))), (220, None)] {
+        assert_eq!(may_stay_until(&in_place(160), LISTED, at(minute)), until);
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Two remediations on one alarm: the one that comes second waits for the other's word, and for what it did to help.
 
 use shared::alarm::{Path, State};
-use shared::ledger::items::{Answer, History};
+use shared::ledger::items::{Action, Answer, History};
 use shared::outcome::{Outcome, Rule};
 use shared::policy::Predecessor;
 
@@ -84,6 +84,24 @@ fn what_the_other_did_has_time_to_help() {
     );
     assert_eq!(rule(&case.asked_at(644)), Some(Rule::AfterAnother));
     assert_eq!(case.proceeds_at(645).attempt, 1);
+}
+
+#[test]
+fn what_the_other_did_for_another_alarm_has_time_to_help_as_well() {
+    let mut acted = answered("Skipped", 0);
+    acted.actions = vec![Action {
+        alarm_arn: "arn:aws:cloudwatch:eu-west-1:123456789012:alarm:FunctionErrors".into(),
+        ..action("run-1", 20, 45, 0)
+    }];
+    let case = after(acted.clone());
+    let refusal = case.refused_at(100);
+    let reason = refusal.outcome.reason();
+    assert!(reason.contains("for another alarm"), "{reason}");
+    assert_eq!(case.refused_at(644).look_at, Some(at(645)));
+    assert_eq!(case.proceeds_at(645).attempt, 1);
+    // Long before this change it is no reason.
+    acted.actions[0].finished_at = at(-600);
+    assert_eq!(after(acted).proceeds_at(10).attempt, 1);
 }
 
 #[test]
