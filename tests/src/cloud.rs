@@ -50,6 +50,8 @@ pub struct Clients {
     pub lambda: aws_sdk_lambda::Client,
     /// Event buses and rules.
     pub events: aws_sdk_eventbridge::Client,
+    /// Buckets and objects.
+    pub s3: aws_sdk_s3::Client,
     /// State machines.
     pub states: aws_sdk_sfn::Client,
     /// Roles and their policies.
@@ -88,6 +90,7 @@ impl Clients {
             apigateway: aws_sdk_apigateway::Client::new(config),
             lambda: aws_sdk_lambda::Client::new(config),
             events: aws_sdk_eventbridge::Client::new(config),
+            s3: aws_sdk_s3::Client::new(config),
             states: aws_sdk_sfn::Client::new(config),
             iam: aws_sdk_iam::Client::new(config),
             cloudformation: aws_sdk_cloudformation::Client::new(config),

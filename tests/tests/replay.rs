@@ -627,3 +627,76 @@ async fn what_was_quarantined_comes_back_when_a_human_says_so() -> Result {
     })
     .await
 }
+
+#[tokio::test]
+async fn a_pointer_to_an_object_that_is_gone_is_quarantined_and_the_others_are_judged() -> Result {
+    scenario("claim-check", async |world| {
+        let mut case = Case::new(world, Kind::Standard, RUN_ONCE).await?;
+        let bucket = format!("{}-payloads", world.id);
+        let s3 = &world.aws.s3;
+        s3.create_bucket().bucket(&bucket).send().await?;
+        for (key, held) in [("fit", "{}"), ("unfit", "[]"), ("empty", "")] {
+            let body = held.as_bytes().to_vec().into();
+            s3.put_object()
+                .bucket(&bucket)
+                .key(key)
+                .body(body)
+                .send()
+                .await?;
+        }
+        let pointing = |bucket: &str, key: &str| {
+            let class = "software.amazon.payloadoffloading.PayloadS3Pointer";
+            Seed::new(json!([class, {"s3BucketName": bucket, "s3Key": key}]).to_string())
+        };
+        let elsewhere = format!("{bucket}-of-others");
+        let seeds = [
+            pointing(&bucket, "fit"),
+            pointing(&bucket, "unfit"),
+            pointing(&bucket, "gone"),
+            pointing(&elsewhere, "unseen"),
+        ];
+        case.set("body_schema", json!({"type": "object"})).await?;
+        case.set("payload_buckets", json!([bucket])).await?;
+        world.dead_letter(&case.ingestion, &seeds).await?;
+        let proxy = case.proxy().await?;
+        let report = case.run(&proxy).finish().await?.report()?;
+        let told = told(&report)?;
+        assert_eq!(
+            (told.received, told.replayed(), told.not_looked_into),
+            (4, 2, 1),
+            "{report}"
+        );
+        let reasons = [
+            ("dangling_pointer".to_owned(), 1),
+            ("undecodable".to_owned(), 1),
+        ];
+        assert_eq!(told.quarantined, reasons.into());
+        let quarantined = world.drain(&case.ingestion.quarantine).await?;
+        let lost: Vec<Value> = quarantined
+            .iter()
+            .map(|message| message.reason().map(|reason| reason["lost"].clone()))
+            .collect::<Result<_>>()?;
+        assert!(
+            lost.contains(&json!({"bucket": bucket, "key": "gone"})),
+            "{lost:?}"
+        );
+        // The pointers are sent on as they were.
+        for message in world.drain(&case.ingestion.source).await? {
+            assert_eq!(message.added_to(seed_of(&seeds, &message)?), [MARK]);
+        }
+
+        // Where nobody asks what a payload holds, it is only looked whether it is there.
+        case.set("body_schema", Value::Null).await?;
+        let seeds = [pointing(&bucket, "empty"), pointing(&bucket, "gone")];
+        world.dead_letter(&case.ingestion, &seeds).await?;
+        let report = case
+            .run_at(&proxy, Clock::system().now())
+            .finish()
+            .await?
+            .report()?;
+        let told = self::told(&report)?;
+        assert_eq!((told.replayed(), told.quarantined()), (1, 1), "{report}");
+        Ok(())
+    })
+    .await
+}

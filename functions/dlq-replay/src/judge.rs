@@ -4,9 +4,9 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use shared::arn::Arn;
 
-use crate::envelope::{Envelope, Payload};
+use crate::envelope::{Envelope, Payload, Place};
 use crate::error::ReplayError;
-use crate::message::InHand;
+use crate::message::{InHand, Object};
 use crate::plan::{Plan, Route};
 use crate::policy::{Destination, Filter, is_one_function};
 
@@ -23,6 +23,8 @@ pub enum Poison {
     TooLarge,
     /// It only tells of a payload that is not there.
     NoPayload,
+    /// It points to an object in S3 that is not there.
+    DanglingPointer,
     /// Only the beginning of its payload is there.
     CutShort,
     /// It tells of what has not failed.
@@ -31,12 +33,13 @@ pub enum Poison {
 
 impl Poison {
     /// All reasons, as accounts and attributes name them.
-    pub const NAMES: [&'static str; 7] = [
+    pub const NAMES: [&'static str; 8] = [
         Self::ReplayedTooOften.name(),
         Self::Undecodable.name(),
         Self::Unroutable.name(),
         Self::TooLarge.name(),
         Self::NoPayload.name(),
+        Self::DanglingPointer.name(),
         Self::CutShort.name(),
         Self::NotFailed.name(),
     ];
@@ -50,6 +53,7 @@ impl Poison {
             Self::Unroutable => "unroutable",
             Self::TooLarge => "too_large",
             Self::NoPayload => "no_payload",
+            Self::DanglingPointer => "dangling_pointer",
             Self::CutShort => "cut_short",
             Self::NotFailed => "not_failed",
         }
@@ -150,6 +154,10 @@ impl Judge<'_> {
         let json = body.as_ref().and_then(|body| body.as_ref().ok());
         if !self.selects(filter, message) || (readable && !has_values(filter, json)) {
             return Fate::Keep(Kept::Filtered);
+        }
+        if let Some(Object::Gone(place)) = &message.object {
+            let why = format!("it points to {place}, where there is no object");
+            return Fate::Quarantine(Poison::DanglingPointer, shorten(why));
         }
         if let Some((poison, why)) = absent(&message.envelope.payload) {
             return Fate::Quarantine(poison, shorten(why));
@@ -312,8 +320,11 @@ pub fn reason(message: &InHand, plan: &Plan, poison: Poison, why: &str, run_id: 
         request,
         cause,
     } = &message.envelope;
-    let lost = match payload {
-        Payload::Missing { lost, .. } => Some(lost),
+    let lost = match (payload, &message.object) {
+        (Payload::Missing { lost, .. }, _) => Some(lost.clone()),
+        (_, Some(Object::Gone(Place { bucket, key }))) => {
+            Some(serde_json::json!({"bucket": bucket, "key": key}))
+        }
         _ => None,
     };
     let cause = cause
@@ -343,7 +354,7 @@ pub fn reason(message: &InHand, plan: &Plan, poison: Poison, why: &str, run_id: 
 mod tests {
     use super::*;
     use crate::envelope::Cause;
-    use crate::message::{QUARANTINED, acceptable, quarantined};
+    use crate::message::{Object, QUARANTINED, acceptable, quarantined};
     use crate::sample::{INGEST, ORDERS, message, opened, plan, straight, string};
     use proptest::prelude::*;
     use serde_json::json;
@@ -628,6 +639,44 @@ mod tests {
         }
         let other = message(r#"["a", {"s3Key": "k"}]"#);
         assert_eq!(fate(&plan, &other, 0), Fate::Keep(Kept::Filtered));
+    }
+
+    #[test]
+    fn a_payload_in_s3_that_was_looked_up_is_judged_and_one_that_is_gone_is_quarantined() {
+        let plan = plan(|policy| {
+            policy["body_schema"] = json!({"type": "object", "required": ["id"]});
+            policy["filter"] = json!({"body": [{"pointer": "/tenant", "any_of": [7]}]});
+            policy["payload_buckets"] = json!(["payloads"]);
+        });
+        let pointing = |bucket: &str| {
+            message(&json!(["x.S3Pointer", {"s3BucketName": bucket, "s3Key": "a/b"}]).to_string())
+        };
+        let pointer = pointing("payloads");
+        let place = plan.place_to_look_up(&pointer).unwrap();
+        assert_eq!(place.to_string(), "s3://payloads/a/b");
+        assert_eq!(plan.place_to_look_up(&pointing("others")), None);
+        let holding = |object: Object| InHand {
+            object: Some(object),
+            ..pointer.clone()
+        };
+        let read = |text: &str| holding(Object::Read(text.into()));
+        assert_eq!(fate(&plan, &read(r#"{"tenant":7}"#), 0), Fate::Replay(0));
+        assert_eq!(
+            fate(&plan, &read(r#"{"tenant":8}"#), 0),
+            Fate::Keep(Kept::Filtered)
+        );
+        assert_eq!(fate(&plan, &holding(Object::There), 0), Fate::Replay(0));
+        assert!(!holding(Object::There).is_looked_into());
+        // What is sent on is the pointer.
+        let sent = read(r#"{"tenant":7}"#);
+        assert_eq!(sent.envelope.to_queue(&sent.body), pointer.body);
+
+        let gone = holding(Object::Gone(place));
+        let (name, why) = poison(fate(&plan, &gone, 0));
+        assert_eq!(name, "dangling_pointer");
+        assert!(why.contains("s3://payloads/a/b"), "{why}");
+        let told = reason(&gone, &plan, Poison::DanglingPointer, &why, "run-1");
+        assert_eq!(told["lost"], json!({"bucket": "payloads", "key": "a/b"}));
     }
 
     #[test]

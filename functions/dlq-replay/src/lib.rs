@@ -68,7 +68,7 @@ impl Remediation for DlqReplay {
     const NAME: &'static str = NAME;
     /// A replay is best made when the consumer is well again.
     const OUTLASTS_ALARM: bool = true;
-    const MOMENTARY: &'static [&'static str] = &["expected", "routes.backlog"];
+    const MOMENTARY: &'static [&'static str] = &["expected", "retention_seconds", "routes.backlog"];
     type Action = Replay;
     type Observed = Observed;
     type Plan = Plan;

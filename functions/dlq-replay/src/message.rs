@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::arn::Arn;
 
-use crate::envelope::{self, Envelope};
+use crate::envelope::{self, Envelope, Place};
 use crate::plan::{Plan, Route};
 use crate::policy::is_fifo;
 
@@ -40,6 +40,17 @@ struct Label {
     origin: Option<String>,
 }
 
+/// The object that a message points to, where it was looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Object {
+    /// It is there, and was not read: nobody asks what it holds, or it is no text, or too long.
+    There,
+    /// It is there, and holds this.
+    Read(String),
+    /// There is none.
+    Gone(Place),
+}
+
 /// A message in hand.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InHand {
@@ -66,6 +77,8 @@ pub struct InHand {
     pub envelope: Envelope,
     /// Why it was quarantined, of one that is to be let out.
     pub quarantined_as: Option<String>,
+    /// The object that it points to, where that was looked up.
+    pub object: Option<Object>,
 }
 
 impl InHand {
@@ -100,6 +113,7 @@ impl InHand {
             trace_root,
             envelope,
             quarantined_as: None,
+            object: None,
         })
     }
 
@@ -173,13 +187,23 @@ impl InHand {
     /// The text that a schema or a filter is about.
     #[must_use]
     pub fn judged(&self) -> &str {
-        self.envelope.judged(&self.body)
+        match &self.object {
+            Some(Object::Read(text)) => text,
+            _ => self.envelope.judged(&self.body),
+        }
     }
 
-    /// Whether its payload is there to be looked into: neither missing nor in S3.
+    /// Where its payload lies, if it only points to it.
+    #[must_use]
+    pub fn place_elsewhere(&self) -> Option<Place> {
+        envelope::place_elsewhere(self.envelope.judged(&self.body))
+    }
+
+    /// Whether its payload is there to be looked into: not missing, nor in S3 unread.
     #[must_use]
     pub fn is_looked_into(&self) -> bool {
-        self.envelope.holds_payload() && !envelope::points_elsewhere(self.judged())
+        let is_read = matches!(self.object, Some(Object::Read(_)));
+        self.envelope.holds_payload() && (is_read || self.place_elsewhere().is_none())
     }
 
     /// Whether the ledger, not the message, counts its replays: it has no mark and no room for one.

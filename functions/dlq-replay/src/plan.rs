@@ -7,6 +7,8 @@ use shared::remediation::{Moment, Planned, PlannedBy};
 
 use crate::DlqReplay;
 use crate::consumer::{Consumer, first_trouble};
+use crate::envelope::Place;
+use crate::message::InHand;
 use crate::policy::{Canary, Destination, Filter, Limits, Release, Replay};
 use crate::replay::Progress;
 
@@ -96,10 +98,30 @@ pub struct Plan {
     pub filter: Filter,
     /// Whether bodies are checked against the policy's schema.
     pub checks_bodies: bool,
+    /// The buckets in which payloads are looked up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub payload_buckets: Vec<String>,
     /// How far the replay may go.
     pub limits: Limits,
     /// The first messages.
     pub canary: Canary,
+}
+
+impl Plan {
+    /// Where a message's payload is to be looked up, if it is.
+    #[must_use]
+    pub fn place_to_look_up(&self, message: &InHand) -> Option<Place> {
+        let place = message.place_elsewhere()?;
+        self.payload_buckets
+            .contains(&place.bucket)
+            .then_some(place)
+    }
+
+    /// Whether anything asks what a payload holds.
+    #[must_use]
+    pub fn reads_payloads(&self) -> bool {
+        self.checks_bodies || self.filter.reads_body()
+    }
 }
 
 /// The longest payload of an asynchronous invocation (AWS Lambda Developer Guide, "Lambda quotas").
@@ -171,6 +193,7 @@ pub fn plan(
             release: policy.release.clone(),
             filter: policy.filter.clone(),
             checks_bodies: policy.body_schema.is_some(),
+            payload_buckets: policy.payload_buckets.clone(),
             limits: policy.limits,
             canary: policy.canary,
         },

@@ -38,6 +38,10 @@ pub struct Replay {
     /// A JSON Schema that a body must fit; what does not fit is quarantined.
     #[serde(default)]
     pub body_schema: Option<Value>,
+    /// The S3 buckets in which payloads are looked up that messages only point to, by name. There a pointer to nothing is
+    /// quarantined, and `body_schema` and `filter.body` look into the objects, up to 1 MiB each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub payload_buckets: Vec<String>,
     /// Lets messages out of a quarantine, which is both `source` and `quarantine` then: where they had come from, as if
     /// they had never been replayed. A human approves each run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -274,6 +278,14 @@ pub fn is_fifo(queue: &Arn) -> bool {
     queue.resource().strip_suffix(".fifo").is_some()
 }
 
+/// Whether a text can be the name of a bucket or the alias of an access point (Amazon S3 User Guide, "General purpose
+/// bucket naming rules").
+fn is_bucket(name: &str) -> bool {
+    let is_taken =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
+    (3..=63).contains(&name.len()) && name.bytes().all(is_taken)
+}
+
 impl Action for Replay {
     fn resource(&self) -> &str {
         self.source.as_str()
@@ -283,6 +295,11 @@ impl Action for Replay {
         self.check_queues()?;
         self.check_limits()?;
         self.check_filter()?;
+        if let Some(bucket) = self.payload_buckets.iter().find(|name| !is_bucket(name)) {
+            return Err(format!(
+                "payload_buckets has {bucket:?}; it takes names of buckets, without \"s3://\" or a path"
+            ));
+        }
         if let Some(schema) = &self.body_schema {
             jsonschema::validator_for(schema)
                 .map_err(|error| format!("body_schema is no JSON Schema: {error}"))?;
@@ -481,7 +498,11 @@ mod tests {
     #[test]
     fn unsound_policies_say_what_would_be_right() {
         type Change = fn(&mut Value);
-        let cases: [(Change, &str); 14] = [
+        let cases: [(Change, &str); 15] = [
+            (
+                |v| v["payload_buckets"] = json!(["s3://payloads"]),
+                "takes names of buckets",
+            ),
             (|v| v["source"] = json!("dlq"), "is not an ARN"),
             (
                 |v| v["source"] = json!("arn:aws:sns:eu-west-1:1:t"),

@@ -105,6 +105,7 @@ pub(crate) fn message(body: &str) -> InHand {
         trace_root: None,
         envelope: Envelope::of(body, &HashMap::new(), Some(ORDERS), false),
         quarantined_as: None,
+        object: None,
     }
 }
 

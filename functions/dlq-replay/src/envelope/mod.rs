@@ -19,8 +19,10 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 
 use aws_sdk_sqs::types::MessageAttributeValue;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use shared::arn::Arn;
@@ -213,19 +215,33 @@ impl Envelope {
     }
 }
 
-/// A payload that lies in S3, to which the message only points (the Amazon SQS Extended Client Libraries for Java and
-/// Python, and SNS's): a list of a class's name and an object's place, in the words of the clients of every age.
+/// Where a payload lies in S3.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Place {
+    /// The bucket's name.
+    #[serde(rename = "s3BucketName")]
+    pub bucket: String,
+    /// The object's key.
+    #[serde(rename = "s3Key")]
+    pub key: String,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s3://{}/{}", self.bucket, self.key)
+    }
+}
+
+/// Where a payload lies to which the text only points (the Amazon SQS Extended Client Libraries for Java and Python, and
+/// SNS's): a list of a class's name and an object's place, in the words of the clients of every age.
 #[must_use]
-pub fn points_elsewhere(text: &str) -> bool {
+pub fn place_elsewhere(text: &str) -> Option<Place> {
     let begins = text.trim_start().starts_with('[');
     if !begins || !text.contains("S3Pointer\"") {
-        return false;
+        return None;
     }
-    let Ok((class, place)) = serde_json::from_str::<(String, BTreeMap<String, Value>)>(text) else {
-        return false;
-    };
-    let named = |name: &str| place.get(name).is_some_and(Value::is_string);
-    class.ends_with("S3Pointer") && named("s3BucketName") && named("s3Key")
+    let (class, place) = serde_json::from_str::<(String, Place)>(text).ok()?;
+    class.ends_with("S3Pointer").then_some(place)
 }
 
 fn arn_of(text: Option<&str>, service: &str) -> Option<String> {

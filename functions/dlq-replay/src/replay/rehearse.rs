@@ -9,6 +9,7 @@ use crate::judge::{self, Fate, Judge};
 use crate::message::InHand;
 use crate::plan::Plan;
 use crate::policy::is_fifo;
+use crate::replay::deliver::look_up;
 
 /// How long the messages that are looked at stay hidden, should giving them back fail.
 const HIDDEN_SECONDS: u32 = 10;
@@ -42,13 +43,16 @@ pub async fn rehearse(
         messages.len()
     )];
     let fifo = is_fifo(&plan.source);
-    notes.extend(messages.iter().map(|message| {
-        let taken = plan
-            .release
-            .as_ref()
-            .map(|_| message.clone().released(fifo));
-        foretold(&judge, taken.as_ref().unwrap_or(message))
-    }));
+    for message in &messages {
+        let mut taken = message.clone();
+        if plan.release.is_some() {
+            taken = taken.released(fifo);
+        }
+        let (object, problem) = look_up(aws, plan, &taken).await;
+        notes.extend(problem);
+        let taken = InHand { object, ..taken };
+        notes.push(foretold(&judge, &taken));
+    }
     let receipts: Vec<String> = messages
         .into_iter()
         .map(|message| message.receipt)

@@ -3,11 +3,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use super::remove::remove;
 use super::wave::{wave, waves};
+use crate::aws::Aws;
 use crate::error::ReplayError;
 use crate::judge::Kept;
-use crate::message::{InHand, Replays};
+use crate::message::{InHand, Object, Replays};
 use crate::plan::{Plan, Route};
 use crate::policy::is_fifo;
 use crate::replay::context::Context;
@@ -120,6 +123,7 @@ async fn see_through(context: &Context<'_>, messages: Vec<InHand>, canary: bool)
             return Batch::Idle;
         }
     };
+    let messages = looked_up(context, messages).await;
     let fifo = context.state().custody.is_fifo();
     let mut clean = true;
     let messages = oldest_first(messages, fifo);
@@ -131,6 +135,35 @@ async fn see_through(context: &Context<'_>, messages: Vec<InHand>, canary: bool)
         Batch::Worked
     } else {
         Batch::Troubled
+    }
+}
+
+/// Messages with the objects that they point to, where the plan has them looked up. What cannot be told of one is noted,
+/// and the message goes on as it is.
+async fn looked_up(context: &Context<'_>, messages: Vec<InHand>) -> Vec<InHand> {
+    let plan = context.plan;
+    let all = messages.into_iter().map(|message| async move {
+        let (object, problem) = look_up(context.aws, plan, &message).await;
+        if let Some(problem) = problem {
+            context.state().notes.note(problem);
+        }
+        InHand { object, ..message }
+    });
+    join_all(all).await
+}
+
+/// The object that a message points to, where the plan has it looked up, and why it could not be.
+pub(in crate::replay) async fn look_up(
+    aws: &Aws,
+    plan: &Plan,
+    message: &InHand,
+) -> (Option<Object>, Option<String>) {
+    let Some(place) = plan.place_to_look_up(message) else {
+        return (None, None);
+    };
+    match aws.object(&place, plan.reads_payloads()).await {
+        Ok(object) => (Some(object), None),
+        Err(error) => (None, Some(format!("a payload was not looked up: {error}"))),
     }
 }
 

@@ -8,4 +8,4 @@ mod remove;
 mod send;
 mod wave;
 
-pub(super) use batch::{Batch, batch};
+pub(super) use batch::{Batch, batch, look_up};
