@@ -28,6 +28,19 @@ const REGION: &str = "AWS_REGION";
 /// The client, for one `SdkConfig`. It keeps its calls below the account's quotas: one that has waited for its turn too
 /// long fails as throttled, and was not sent.
 pub fn client() -> Result<SharedHttpClient, HttpClientError> {
+    let client = Builder::new()
+        .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+        .tls_context(trust_of_aws()?)
+        .build_with_resolver(Resolver);
+    Ok(courteous(client))
+}
+
+/// A connector to AWS, which trusts as the client does.
+pub fn connector_to_aws() -> Result<Connector, HttpClientError> {
+    Ok(connector_with(trust_of_aws()?))
+}
+
+fn trust_of_aws() -> Result<TlsContext, HttpClientError> {
     #[allow(clippy::disallowed_methods)]
     // They belong to the SDK and to the machine, not to the settings.
     let environment: Vec<(String, String)> = std::env::vars().collect();
@@ -36,22 +49,20 @@ pub fn client() -> Result<SharedHttpClient, HttpClientError> {
     } else {
         TrustStore::default()
     };
-    let context = TlsContext::builder().with_trust_store(trusted).build()?;
-    let client = Builder::new()
-        .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-        .tls_context(context)
-        .build_with_resolver(Resolver);
-    Ok(courteous(client))
+    TlsContext::builder().with_trust_store(trusted).build()
 }
 
 /// A connector to servers of anyone's, which trusts the machine's certificates. It decodes each of them: make it when
 /// it is needed, and once.
 pub fn connector() -> Result<Connector, HttpClientError> {
-    let context = TlsContext::builder().build()?;
-    Ok(Connector::builder()
+    Ok(connector_with(TlsContext::builder().build()?))
+}
+
+fn connector_with(context: TlsContext) -> Connector {
+    Connector::builder()
         .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
         .tls_context(context)
-        .build_with_resolver(Resolver))
+        .build_with_resolver(Resolver)
 }
 
 /// The machine's resolver, and the names below `localhost`, which are the machine itself (RFC 6761, section 6.3)

@@ -12,7 +12,8 @@ pub const EVENT_BUS: &str = "FORGEGUARD_EVENT_BUS";
 pub const MODE: &str = "FORGEGUARD_MODE";
 /// `true` makes every run stop after its plan; `false` when unset.
 pub const DRY_RUN: &str = "FORGEGUARD_DRY_RUN";
-/// Least severe level that is logged: `error`, `warn`, `info`, `debug` or `trace`; `info` when unset.
+/// Least severe level that is logged: `error`, `warn`, `info`, `debug` or `trace`; `info` when unset. A release build has no
+/// lines of the last two.
 pub const LOG: &str = "FORGEGUARD_LOG";
 
 /// `true` under `sam local invoke`: the AWS SAM CLI sets it for every function that it runs.

@@ -633,7 +633,7 @@ pub const MUTATIONS: &[Mutation] = &[
         edits: &[Edit {
             file: "runtime/restore.rs",
             find: "Outcome::Applied { summary } if !against.is_empty() => Self {",
-            replace: "Outcome::Applied { summary } if in_alarm.len() > 99 => Self {",
+            replace: "Outcome::Applied { summary } if against.len() > 99 => Self {",
         }],
         noticed_by: Test(
             STORIES,

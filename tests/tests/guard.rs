@@ -1,5 +1,7 @@
 //! What keeps a replay from acting, kill switches first: no message is touched then.
 
+use std::time::Duration;
+
 use aws_sdk_cloudwatch::types::StateValue;
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::TimeDelta;
@@ -7,7 +9,7 @@ use end_to_end::Result;
 use end_to_end::case::Case;
 use end_to_end::message::Seed;
 use end_to_end::proxy::{Fault, Proxy, Reply, Rule};
-use end_to_end::replay::Ended;
+use end_to_end::replay::{Ended, Run};
 use end_to_end::world::{Depth, Kind, alarm_event, scenario};
 use serde_json::{Value, json};
 use shared::clock::Clock;
@@ -253,6 +255,78 @@ async fn a_queue_beyond_the_cap_is_left_whole() -> Result {
         let ended = case.run(&proxy).finish().await?;
         assert_eq!(rule_of(&ended)?, (json!("Escalated"), json!("blast_cap")));
         untouched(&case, &proxy).await
+    })
+    .await
+}
+
+/// How many of these instants lie within a second of each other, at most.
+fn most_in_a_second(at: &[Duration]) -> usize {
+    let within = |from: &Duration| {
+        let second = *from..*from + Duration::from_secs(1);
+        at.iter().filter(|other| second.contains(other)).count()
+    };
+    at.iter().map(within).max().unwrap_or_default()
+}
+
+/// An account may make 15 calls a second of Lambda's control plane (AWS Lambda Developer Guide, "Lambda quotas"), and of
+/// API Gateway's 10, with 40 at once (Amazon API Gateway Developer Guide, "Amazon API Gateway quotas"). What works on the
+/// same incident gets half of it.
+#[tokio::test]
+async fn one_alarm_on_many_targets_leaves_half_of_the_control_planes_to_others() -> Result {
+    const TARGETS: usize = 12;
+    scenario("quotas", async |world| {
+        let alarm = world.alarm("ApiHigh5xxErrorRate").await?;
+        let at = Clock::system().now();
+        let event = alarm_event(&alarm, "OK", "ALARM", at);
+        let (region, account) = (&world.cloud.region, &world.cloud.account_id);
+        let action = |remediation: &str, n: usize| match remediation {
+            alias_rollback::NAME => {
+                json!({"alias": format!("arn:aws:lambda:{region}:{account}:function:api-{n}:live")})
+            }
+            _ => json!({
+                "stage": format!("arn:aws:apigateway:{region}::/restapis/a1b2c3d4e{n}/stages/prod"),
+                "methods": [{"path": "/orders"}],
+            }),
+        };
+        // How many at once, and how many a second from then on.
+        let halves = [
+            (alias_rollback::NAME, "lambda:", (8, 7)),
+            (cache_fallback::NAME, "apigateway:", (20, 5)),
+        ];
+        for (remediation, service, (burst, rate)) in halves {
+            let target = |n| {
+                json!({
+                    "name": format!("api-{n}"),
+                    "alarms": [alarm.arn],
+                    "action": action(remediation, n),
+                })
+            };
+            let targets: Vec<Value> = (0..TARGETS).map(target).collect();
+            world
+                .put_policy(&json!({"version": 1, "targets": targets}))
+                .await?;
+            let proxy = Proxy::start(&world.cloud).await?;
+            let run = Run::new(RUN_ONCE, world, &proxy, &event).of(remediation);
+            run.finish().await?;
+            let mut calls = proxy.journal();
+            // These have quotas of their own.
+            let own = ["lambda:GetPolicy", "apigateway:GetResources"];
+            calls.retain(|entry| {
+                let action = entry.call.action();
+                action.starts_with(service) && !own.contains(&action.as_str())
+            });
+            let mut at: Vec<Duration> = calls.iter().map(|entry| entry.arrived).collect();
+            at.sort_unstable();
+            assert!(at.len() >= TARGETS, "{service} {} calls", at.len());
+            let most = most_in_a_second(&at);
+            assert!(most <= burst + rate, "{service} {most} in a second");
+            // In the long run it is the rate alone.
+            let took = at[at.len() - 1] - at[0];
+            let beyond = u32::try_from(at.len().saturating_sub(burst + 1))?;
+            let seldom = Duration::from_secs(1) * beyond / u32::try_from(rate)?;
+            assert!(took >= seldom, "{service} {} calls in {took:?}", at.len());
+        }
+        Ok(())
     })
     .await
 }

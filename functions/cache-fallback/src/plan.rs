@@ -392,9 +392,15 @@ pub fn plan(
     }
     // Of what an attempt has lowered already, nothing would be left to lower.
     let unlowered = held.and_then(|held| throttle::as_before(observed, held));
-    let (put, instead_of) = match chosen_lever(unlowered.as_ref().unwrap_or(observed), policy) {
+    let before = unlowered.as_ref().unwrap_or(observed);
+    let chosen = match chosen_lever(before, policy) {
         Ok(chosen) => chosen,
         Err(planned) => return *planned,
+    };
+    // What is noted to be restored is that of the lever which an attempt chose by what was served then.
+    let (put, instead_of) = match held.and_then(|held| lever_again(before, policy, &held.put)) {
+        Some(same) if same != chosen.0 => (same, None),
+        _ => chosen,
     };
     if held.is_some_and(|held| held.put != put) {
         return escalated(format!(
@@ -445,6 +451,32 @@ fn why(observed: &Observed, policy: &Cache) -> String {
     )
 }
 
+/// What an attempt was to put in place, where the policy and the stage would still have it so.
+fn lever_again(observed: &Observed, policy: &Cache, held: &Put) -> Option<Put> {
+    let put = match held {
+        Put::Cache(_) if policy.cache => Put::Cache(cacheable(observed, policy).ok()?),
+        Put::Cache(_) => return None,
+        Put::Throttle(_) => {
+            let keys = throttled_keys(observed, policy).ok()?;
+            Put::Throttle(throttle::put(
+                &observed.stage,
+                policy.throttle.as_ref()?,
+                &keys,
+            )?)
+        }
+    };
+    (put == *held).then_some(put)
+}
+
+/// The keys of the methods that the policy names.
+fn throttled_keys(observed: &Observed, policy: &Cache) -> Result<Vec<String>, String> {
+    let methods = wanted(observed, policy)?;
+    let methods = methods.iter();
+    Ok(methods
+        .map(|(method, _)| key(&method.path, &method.method))
+        .collect())
+}
+
 /// What is put in place, and why it is not a cache where it could have been; or why nothing is.
 fn chosen_lever(
     observed: &Observed,
@@ -483,11 +515,7 @@ fn chosen_lever(
     let Some(limits) = &policy.throttle else {
         return Err(Box::new(escalated(refused.unwrap_or_default())));
     };
-    let methods = wanted(observed, policy).map_err(|reason| Box::new(escalated(reason)))?;
-    let keys: Vec<String> = methods
-        .iter()
-        .map(|(method, _)| key(&method.path, &method.method))
-        .collect();
+    let keys = throttled_keys(observed, policy).map_err(|reason| Box::new(escalated(reason)))?;
     match throttle::put(stage, limits, &keys) {
         Some(put) => Ok((Put::Throttle(put), refused)),
         None => Err(nothing(format!(

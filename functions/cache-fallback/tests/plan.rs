@@ -419,6 +419,28 @@ fn a_policy_that_changes_before_the_retry_of_a_death_puts_nothing_that_could_not
     }
 }
 
+/// What is served may call for the other lever by the time of the retry; what was noted is still that of the first.
+#[test]
+fn a_retry_keeps_to_the_lever_that_the_first_attempt_chose() {
+    let mut policy = policy();
+    policy.throttle =
+        Some(serde_json::from_value(json!({"rate_limit": 5, "burst_limit": 5})).unwrap());
+    let some_succeed = observed();
+    let none_succeeds = Observed {
+        server_errors: some_succeed.requests,
+        ..observed()
+    };
+    for (first, retried) in [
+        (&some_succeed, &none_succeeds),
+        (&none_succeeds, &some_succeed),
+    ] {
+        let (plan, snapshot) = acts(decide_under(&policy, first, None, None));
+        let snapshot = snapshot.unwrap();
+        let again = decide_under(&policy, retried, Some(&plan), Some(&snapshot));
+        assert_eq!(acts(again).0.put, plan.put);
+    }
+}
+
 #[test]
 fn another_alarm_does_not_overwrite_what_a_human_changed() {
     let (plan, snapshot) = acts(decide(&observed(), None));

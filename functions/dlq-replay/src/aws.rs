@@ -15,17 +15,14 @@ use shared::metric_data;
 use shared::remediation::Clearance;
 
 use crate::consumer::{Consumer, Mapping};
-use crate::envelope::Place;
 use crate::error::ReplayError;
-use crate::message::{InHand, Object};
+use crate::message::InHand;
+use crate::object::Objects;
 use crate::plan::{Observed, Queue, Reached};
 use crate::policy::{Destination, Replay, is_fifo};
 
 /// How far back a consumer's failures are counted. Lambda and SQS give their metrics by the minute.
 const HEALTH_WINDOW: TimeDelta = TimeDelta::minutes(3);
-
-/// The longest object that is read: as much as a function's event may have.
-const READ_BYTES: i64 = 1_048_576;
 
 /// The clients of a replay.
 #[derive(Debug, Clone)]
@@ -36,7 +33,8 @@ pub struct Aws {
     lambda: aws_sdk_lambda::Client,
     lambda_once: aws_sdk_lambda::Client,
     cloudwatch: aws_sdk_cloudwatch::Client,
-    s3: aws_sdk_s3::Client,
+    /// The objects that messages point to.
+    pub objects: Objects,
 }
 
 fn url(queue: &Arn) -> String {
@@ -58,7 +56,7 @@ impl Aws {
             lambda: aws_sdk_lambda::Client::new(config),
             lambda_once: aws_sdk_lambda::Client::new(&once),
             cloudwatch: aws_sdk_cloudwatch::Client::new(config),
-            s3: aws_sdk_s3::Client::new(config),
+            objects: Objects::new(config),
         }
     }
 
@@ -275,43 +273,6 @@ impl Aws {
             .into_iter()
             .filter_map(|message| InHand::from_sqs(message, is_fifo(queue)))
             .collect())
-    }
-
-    /// Looks an object up, and reads it where it is `wanted` and a text of at most 1 MiB.
-    ///
-    /// An object that is not there is told by `NoSuchKey` only to who may list the bucket; others are denied (Amazon S3 API
-    /// Reference, "`GetObject`").
-    pub async fn object(&self, place: &Place, wanted: bool) -> Result<Object, AwsError> {
-        let answer = self
-            .s3
-            .get_object()
-            .bucket(&place.bucket)
-            .key(&place.key)
-            .set_range((!wanted).then(|| "bytes=0-0".to_owned()))
-            .send()
-            .await;
-        let found = match answer {
-            Ok(found) => found,
-            Err(error) => {
-                let error = AwsError::new("s3:GetObject", place.to_string(), &error);
-                return match error.code.as_deref() {
-                    Some("NoSuchKey" | "NoSuchBucket") => Ok(Object::Gone(place.clone())),
-                    // An empty object has no first byte.
-                    Some("InvalidRange") => Ok(Object::There),
-                    _ => Err(error),
-                };
-            }
-        };
-        let fits = found
-            .content_length()
-            .is_some_and(|bytes| bytes <= READ_BYTES);
-        if !wanted || !fits {
-            return Ok(Object::There);
-        }
-        let Ok(body) = found.body.collect().await else {
-            return Ok(Object::There);
-        };
-        Ok(String::from_utf8(body.to_vec()).map_or(Object::There, Object::Read))
     }
 
     /// Sends a batch, once.

@@ -6,7 +6,8 @@ use shared::arn::Arn;
 
 use crate::envelope::{Envelope, Payload, Place};
 use crate::error::ReplayError;
-use crate::message::{InHand, Object};
+use crate::message::InHand;
+use crate::object::Object;
 use crate::plan::{Plan, Route};
 use crate::policy::{Destination, Filter, is_one_function};
 
@@ -354,7 +355,7 @@ pub fn reason(message: &InHand, plan: &Plan, poison: Poison, why: &str, run_id: 
 mod tests {
     use super::*;
     use crate::envelope::Cause;
-    use crate::message::{Object, QUARANTINED, acceptable, quarantined};
+    use crate::message::{QUARANTINED, acceptable, quarantined};
     use crate::sample::{INGEST, ORDERS, message, opened, plan, straight, string};
     use proptest::prelude::*;
     use serde_json::json;

@@ -11,6 +11,7 @@ pub mod envelope;
 pub mod error;
 pub mod judge;
 pub mod message;
+pub mod object;
 pub mod pace;
 pub mod plan;
 pub mod policy;

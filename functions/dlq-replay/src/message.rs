@@ -12,6 +12,7 @@ use serde_json::Value;
 use shared::arn::Arn;
 
 use crate::envelope::{self, Envelope, Place};
+use crate::object::Object;
 use crate::plan::{Plan, Route};
 use crate::policy::is_fifo;
 
@@ -38,17 +39,6 @@ struct Label {
     reason: String,
     #[serde(default)]
     origin: Option<String>,
-}
-
-/// The object that a message points to, where it was looked up.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Object {
-    /// It is there, and was not read: nobody asks what it holds, or it is no text, or too long.
-    There,
-    /// It is there, and holds this.
-    Read(String),
-    /// There is none.
-    Gone(Place),
 }
 
 /// A message in hand.

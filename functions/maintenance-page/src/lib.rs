@@ -191,6 +191,13 @@ impl Reversal<Self> for MaintenancePage {
         Some(action.term.temporary())
     }
 
+    fn ends_by_itself(action: &Page) -> bool {
+        match &action.front {
+            crate::policy::Front::Cloudfront(_) => true,
+            crate::policy::Front::ApiGateway(mapping) => mapping.end_machine.is_some(),
+        }
+    }
+
     async fn revert(
         remediation: &Self,
         snapshot: &Snapshot,

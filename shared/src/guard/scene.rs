@@ -75,6 +75,7 @@ pub(crate) fn snapshot(event: &AlarmEvent, second: i64) -> Snapshot {
         taken_at: at(second),
         expires_at: Some(at(second + 3_600)),
         in_place_since: None,
+        ends_by_itself_at: None,
         forewarned: None,
         cut_short: None,
         state: json!({"page": false}),

@@ -331,6 +331,9 @@ pub struct Snapshot {
     pub in_place_since: Option<DateTime<Utc>>,
     /// When what is in place ends unless it is renewed; `None` when it stays until the alarm is back at OK.
     pub expires_at: Option<DateTime<Utc>>,
+    /// When what is in place ends by itself, whatever the policy says by then.
+    #[serde(default)]
+    pub ends_by_itself_at: Option<DateTime<Utc>>,
     /// The end that humans were told of ahead, because the alarm was still in ALARM.
     #[serde(default)]
     pub forewarned: Option<DateTime<Utc>>,
@@ -342,10 +345,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The latest end of what stays `at_most` so long: its term counts from when it was in place.
+    /// The latest end of what stays `at_most` so long: its term counts from when it was in place, unless it was given an
+    /// end with which it was put there.
     #[must_use]
     pub fn ends_by(&self, at_most: TimeDelta) -> DateTime<Utc> {
-        self.in_place_since.unwrap_or(self.taken_at) + at_most
+        let end = self.in_place_since.unwrap_or(self.taken_at) + at_most;
+        self.ends_by_itself_at.map_or(end, |own| own.min(end))
     }
 }
 

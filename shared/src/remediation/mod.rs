@@ -373,10 +373,18 @@ pub trait Reversal<R: Remediation>: 'static {
     /// How long what `apply` puts in place stays; `None` for what stays until the alarm is back at OK.
     fn term(action: &R::Action) -> Option<Temporary>;
 
+    /// Whether what `apply` puts in place ends by itself, after the longest term that the policy gave it then: a policy
+    /// that gives more by now does not keep it longer.
+    #[must_use]
+    fn ends_by_itself(action: &R::Action) -> bool {
+        let _ = action;
+        false
+    }
+
     /// Why what is in place should stay for now although its alarms have been at OK for long enough, such as that the
     /// alarm cannot see what it hides; `None` for no reason. Asked before it is begun to take it back, and again at each
     /// look of the schedule. It never stays beyond the most that its term allows, nor where the policy names the target
-    /// no more. An error counts as no reason.
+    /// no more. An error that passes counts as a reason, another as none.
     fn not_yet(
         remediation: &R,
         snapshot: &Self::Snapshot,

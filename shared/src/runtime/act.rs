@@ -18,7 +18,8 @@ use crate::ledger::permit::Permit;
 use crate::ledger::timeline::{Entry, Kind};
 use crate::outcome::{Report, Rule, StepName};
 use crate::remediation::{
-    Done, End, Failure as _, Planned, ProgressOf, Remediation, Rounds as _, Verified, Work, value,
+    Done, End, Failure as _, Planned, ProgressOf, Remediation, Reversal, Rounds as _, Verified,
+    Work, value,
 };
 use crate::runtime::claim::{Claimed, Claiming};
 use crate::runtime::decide::approval;
@@ -442,6 +443,9 @@ fn new_snapshot<R: Remediation>(
         event: run.place.event.clone(),
         taken_at: now,
         in_place_since: None,
+        ends_by_itself_at: temporary
+            .filter(|_| <R::Reversal as Reversal<R>>::ends_by_itself(&run.target.action))
+            .map(|kept| now + kept.at_most),
         expires_at: temporary.map(|kept| now + kept.expires_after.min(kept.at_most)),
         forewarned: None,
         cut_short: None,

@@ -237,6 +237,12 @@ impl<R: Remediation> Runtime<R> {
             Ok(observed) => observed,
             Err(error) => return Decided::Over(run.failed(&error, false)),
         };
+        if let (Some(refusal), Ok(Planned::Act { plan, .. })) = (&grounds.too_late, &planned)
+            && is_another::<R>(plan, &grounds)
+        {
+            let refusing = Refusing::from((**refusal).clone());
+            return self.refuse(run, &facts, refusing).await;
+        }
         match planned {
             Ok(planned) => self.agreed(run, facts, grounds, observed, planned).await,
             Err(error) => Decided::Over(run.failed(&error, false)),
@@ -571,4 +577,10 @@ pub(super) fn approval<R: Remediation>(
         time(approval.at),
         time(ends_at(approval, lasts))
     )))
+}
+
+/// Whether a plan is another than the one that an attempt had begun, which alone may be concluded when it is too late.
+fn is_another<R: Remediation>(plan: &R::Plan, grounds: &Grounds) -> bool {
+    let hash = value("the plan", plan).map(|plan| plan_hash::<R>(&plan));
+    hash.ok() != grounds.begun.as_ref().map(plan_hash::<R>)
 }

@@ -118,8 +118,13 @@ impl<R: Remediation> Runtime<R> {
     ) -> Option<Report> {
         let snapshot = facts.snapshot()?;
         let run = self.behalf(look, tended, &snapshot.event, items::restoration(snapshot));
+        let remedy = if snapshot.ends_by_itself_at.is_some() {
+            "it ends by itself then, whatever the policy says by now"
+        } else {
+            "or let the policy keep it longer"
+        };
         let reason = format!(
-            "what {} put in place on {} is taken back at {}, and {} is still in ALARM: mend the cause, or let the policy keep it longer",
+            "what {} put in place on {} is taken back at {}, and {} is still in ALARM: mend the cause, {remedy}",
             snapshot.run_id,
             tended.target.action.resource(),
             crate::guard::decide::time(end),

@@ -37,6 +37,7 @@ fn snapshot(expires_at: Option<i64>) -> Snapshot {
         taken_at: at(100),
         expires_at: expires_at.map(at),
         in_place_since: None,
+        ends_by_itself_at: None,
         forewarned: None,
         cut_short: None,
         state: json!({"page": false}),
@@ -201,6 +202,22 @@ fn each_duty_falls_due_in_its_time() {
         let found = duty(&in_place(expires_at), &alarms, LISTED, at(now));
         assert_eq!(found, expected, "{alarms:?} expires {expires_at} now {now}");
     }
+}
+
+#[test]
+fn what_ends_by_itself_is_not_kept_longer_by_a_policy_that_says_so_later() {
+    let ending = stands(Standing {
+        snapshot: Some(Snapshot {
+            ends_by_itself_at: Some(at(150)),
+            ..snapshot(Some(160))
+        }),
+        ..standing()
+    });
+    let found = |minute| duty(&ending, &alarming(), LISTED, at(minute));
+    assert_eq!(found(149), Duty::Forewarn(at(150)));
+    assert_eq!(found(150), Duty::Restore(at(150)));
+    assert_eq!(may_stay_until(&ending, LISTED, at(149)), Some(at(150)));
+    assert_eq!(may_stay_until(&ending, LISTED, at(150)), None);
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub async fn rehearse(
         if plan.release.is_some() {
             taken = taken.released(fifo);
         }
-        let (object, problem) = look_up(aws, plan, &taken).await;
+        let (object, problem) = look_up(aws, plan, &taken, now).await;
         notes.extend(problem);
         let taken = InHand { object, ..taken };
         notes.push(foretold(&judge, &taken));

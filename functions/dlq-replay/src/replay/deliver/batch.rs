@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 
 use super::remove::remove;
@@ -10,7 +11,8 @@ use super::wave::{wave, waves};
 use crate::aws::Aws;
 use crate::error::ReplayError;
 use crate::judge::Kept;
-use crate::message::{InHand, Object, Replays};
+use crate::message::{InHand, Replays};
+use crate::object::Object;
 use crate::plan::{Plan, Route};
 use crate::policy::is_fifo;
 use crate::replay::context::Context;
@@ -143,7 +145,8 @@ async fn see_through(context: &Context<'_>, messages: Vec<InHand>, canary: bool)
 async fn looked_up(context: &Context<'_>, messages: Vec<InHand>) -> Vec<InHand> {
     let plan = context.plan;
     let all = messages.into_iter().map(|message| async move {
-        let (object, problem) = look_up(context.aws, plan, &message).await;
+        let now = context.now();
+        let (object, problem) = look_up(context.aws, plan, &message, now).await;
         if let Some(problem) = problem {
             context.state().notes.note(problem);
         }
@@ -157,11 +160,13 @@ pub(in crate::replay) async fn look_up(
     aws: &Aws,
     plan: &Plan,
     message: &InHand,
+    now: DateTime<Utc>,
 ) -> (Option<Object>, Option<String>) {
     let Some(place) = plan.place_to_look_up(message) else {
         return (None, None);
     };
-    match aws.object(&place, plan.reads_payloads()).await {
+    let wanted = plan.reads_payloads();
+    match aws.objects.look_up(&place, wanted, now).await {
         Ok(object) => (Some(object), None),
         Err(error) => (None, Some(format!("a payload was not looked up: {error}"))),
     }
