@@ -1,4 +1,4 @@
-//! Which version of an alias is to blame, if one is. Pure.
+//! Whether the version that has all the traffic of an alias is to blame. Pure.
 //!
 //! Three things have to agree: a version fails, the errors began as it took over, and nothing else began to fail then.
 
@@ -10,11 +10,11 @@ use crate::onset::{Onset, between, latest, minute_of, onset, whole_minute};
 use crate::policy::{Blame, Rollback};
 
 /// How far before a take-over errors are looked for that were there already.
-const BEFORE: TimeDelta = TimeDelta::hours(1);
+pub(crate) const BEFORE: TimeDelta = TimeDelta::hours(1);
 /// The schedule looks every five minutes, and may miss a look: a version took over that long before it was seen.
 const SEEN_WITHIN: TimeDelta = TimeDelta::minutes(10);
 /// Figures are counted by the minute in which an invocation began: an onset is as exact as that.
-const EXACT: TimeDelta = TimeDelta::minutes(1);
+pub(crate) const EXACT: TimeDelta = TimeDelta::minutes(1);
 
 /// A version that is to blame, and why.
 pub(crate) struct Blamed {
@@ -57,123 +57,16 @@ struct Charge {
     own: bool,
 }
 
-fn enough(traffic: Traffic, blame: &Blame) -> bool {
+pub(crate) fn enough(traffic: Traffic, blame: &Blame) -> bool {
     traffic.invocations >= u64::from(blame.min_invocations.get())
 }
 
-fn fails(traffic: Traffic, blame: &Blame) -> bool {
+pub(crate) fn fails(traffic: Traffic, blame: &Blame) -> bool {
     enough(traffic, blame) && traffic.error_percent() >= blame.error_percent
 }
 
-fn seconds(value: std::num::NonZeroU32) -> TimeDelta {
+pub(crate) fn seconds(value: std::num::NonZeroU32) -> TimeDelta {
     TimeDelta::seconds(i64::from(value.get()))
-}
-
-/// Which of the versions that share the alias is to blame: the one that fails more than the other.
-pub(crate) fn canary(observed: &Observed, blame: &Blame) -> Result<Blamed, Unblamed> {
-    let main = observed.alias.version;
-    let told = side_by_side(observed);
-    let others: Vec<u64> = observed.alias.weights.keys().copied().collect();
-    let worst = others
-        .iter()
-        .filter_map(|other| Some((*other, worse(observed, blame, (*other, main))?)))
-        .max_by(|(_, one), (_, other)| one.error_percent().total_cmp(&other.error_percent()));
-    if let Some((from, traffic)) = worst {
-        let why = since_onset(told, from, traffic, observed);
-        if from < main {
-            return Err(Unblamed::Unsure(format!(
-                "version {from}, which has a weight, is the older one and fails more than the newer version {main}: to give version {main} all the traffic is for a human to do, since nothing is rolled forward: {why}"
-            )));
-        }
-        return Ok(Blamed {
-            from,
-            beside: None,
-            why,
-        });
-    }
-    if let [other] = others[..]
-        && let Some(traffic) = worse(observed, blame, (main, other))
-    {
-        let why = since_onset(told, main, traffic, observed);
-        if main < other {
-            return Err(Unblamed::Unsure(format!(
-                "version {main}, which has the rest of the traffic, fails more than the new version {other}, which may be the cure: {why}"
-            )));
-        }
-        return Ok(Blamed {
-            from: main,
-            beside: Some(other),
-            why,
-        });
-    }
-    Err(no_canary(observed, blame, &told))
-}
-
-/// Why neither of the versions that share the alias is to blame.
-fn no_canary(observed: &Observed, blame: &Blame, told: &str) -> Unblamed {
-    let traffic = |version: u64| observed.traffic_of(version);
-    let main = traffic(observed.alias.version);
-    let others = || observed.alias.weights.keys().map(|other| traffic(*other));
-    let errors = main.errors > 0 || others().any(|other| other.errors > 0);
-    if fails(main, blame) && others().all(|other| fails(other, blame)) {
-        return Unblamed::Unsure(format!(
-            "the errors are not the new version's: both versions fail alike, as what both depend on would make them: {told}"
-        ));
-    }
-    if !errors {
-        return Unblamed::Unseen(format!(
-            "no version of the alias fails by Lambda's figures: {told}"
-        ));
-    }
-    if !enough(main, blame) {
-        return Unblamed::TooEarly(format!(
-            "the version beside the new one served too little to compare with: {told}"
-        ));
-    }
-    if others().any(|other| !enough(other, blame)) {
-        return Unblamed::TooEarly(format!(
-            "the new version served too little to conclude anything: {told}"
-        ));
-    }
-    Unblamed::Unseen(format!("the errors are not the new version's: {told}"))
-}
-
-/// What a version served, where it fails and is worse than another beside it: in the window, or since its errors began.
-fn worse(observed: &Observed, blame: &Blame, (one, other): (u64, u64)) -> Option<Traffic> {
-    let is_worse = |traffic: Traffic, beside: Traffic| {
-        fails(traffic, blame)
-            && enough(beside, blame)
-            && traffic.error_percent() >= beside.error_percent() + blame.margin_percent
-    };
-    let (traffic, beside) = (observed.traffic_of(one), observed.traffic_of(other));
-    if is_worse(traffic, beside) {
-        return Some(traffic);
-    }
-    let minutes = |version: u64| observed.minutes.by_version.get(&version);
-    let began = onset(minutes(one)?, DateTime::<Utc>::MIN_UTC)?;
-    let meanwhile: Traffic = minutes(other)?.range(began.at..).map(|(_, t)| *t).sum();
-    is_worse(began.since, meanwhile).then_some(began.since)
-}
-
-fn since_onset(told: String, version: u64, traffic: Traffic, observed: &Observed) -> String {
-    if traffic == observed.traffic_of(version) {
-        told
-    } else {
-        format!("{told}; version {version} since its errors began: {traffic}")
-    }
-}
-
-fn side_by_side(observed: &Observed) -> String {
-    let others = observed.alias.weights.iter().map(|(version, weight)| {
-        format!(
-            "version {version} ({:.0} % of the traffic): {}",
-            weight * 100.0,
-            observed.traffic_of(*version)
-        )
-    });
-    let main = observed.alias.version;
-    let own = format!("version {main}: {}", observed.traffic_of(main));
-    others.chain([own]).collect::<Vec<_>>().join("; ")
 }
 
 /// Whether the version that has all the traffic is to blame.
@@ -210,7 +103,8 @@ pub(crate) fn promoted(
     by_hand(observed, memory, (took_over, alarmed_at))?;
     let charge = charge(observed, blame, took_over)?;
     its_own(observed, memory, (took_over, &charge, now), blame)?;
-    shared_cause(observed, blame, (took_over, &charge))?;
+    let began = (took_over.earliest - BEFORE, charge.onset);
+    shared_cause(observed, blame, began, (version, &charge.told))?;
     let better = memory
         .good
         .iter()
@@ -420,18 +314,16 @@ fn may_be_of_the_one_before(
     }
 }
 
-/// Whether others, which were not deployed, began to fail at the same time.
-fn shared_cause(
+/// Whether others, which were not deployed, began to fail at the same time, from `from` on.
+pub(crate) fn shared_cause(
     observed: &Observed,
     blame: &Blame,
-    (took_over, charge): (TakeOver, &Charge),
+    (from, onset): (DateTime<Utc>, Option<Onset>),
+    (version, told): (u64, &str),
 ) -> Result<(), Unblamed> {
-    let from = took_over.earliest - BEFORE;
     let failing = observed.minutes.peers.iter().filter_map(|(peer, minutes)| {
-        let began = onset(minutes, from)?;
-        let with_it = charge
-            .onset
-            .is_none_or(|onset| (began.at - onset.at).abs() <= EXACT * 2);
+        let began = crate::onset::onset(minutes, from)?;
+        let with_it = onset.is_none_or(|onset| (began.at - onset.at).abs() <= EXACT * 2);
         (with_it && fails(began.since, blame))
             .then(|| format!("{peer} since {} ({})", time(began.at), began.since))
     });
@@ -440,10 +332,8 @@ fn shared_cause(
         return Ok(());
     }
     Err(Unblamed::Unsure(format!(
-        "others began to fail at the same time, so that what they share is to blame, and no version: {}; version {}: {}",
+        "others began to fail at the same time, so that what they share is to blame, and no version: {}; version {version}: {told}",
         failing.join(", "),
-        observed.alias.version,
-        charge.told
     )))
 }
 

@@ -7,6 +7,7 @@
 
 pub mod aws;
 mod blame;
+mod canary;
 pub mod error;
 pub mod memory;
 pub mod observed;

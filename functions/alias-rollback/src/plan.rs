@@ -8,7 +8,8 @@ use shared::outcome::Rule;
 use shared::remediation::{Moment, Planned, PlannedBy};
 
 use crate::AliasRollback;
-use crate::blame::{Blamed, Unblamed, canary, hours, promoted};
+use crate::blame::{Blamed, Unblamed, hours, promoted};
+use crate::canary::canary;
 use crate::memory::Memory;
 use crate::observed::{Observed, State, Traffic, Version};
 use crate::policy::{CodeDeploy, DeploymentGroup, Rollback};
@@ -104,7 +105,7 @@ pub fn plan(
         let times = (moment.event.changed_at, moment.now);
         promoted(observed, policy, memory, times)
     } else {
-        canary(observed, &policy.blame)
+        canary(observed, &policy.blame, moment.event.changed_at)
     };
     let blamed = match blamed {
         Ok(blamed) => blamed,

@@ -163,6 +163,31 @@ fn decide_by(
     plan(observed, policy, &moment)
 }
 
+/// A plan for an alarm that rang at another time.
+fn decide_on(
+    policy: &Rollback,
+    observed: &Observed,
+    memory: &Memory,
+    changed_at: DateTime<Utc>,
+) -> PlannedBy<AliasRollback> {
+    let event = AlarmEvent {
+        changed_at,
+        ..event()
+    };
+    let moment = Moment {
+        progress: None,
+        now: now(),
+        resuming: false,
+        event: &event,
+        incident_id: INCIDENT,
+        memory: Some(memory),
+        begun: None,
+        overtaken: None,
+        in_place: None,
+    };
+    plan(observed, policy, &moment)
+}
+
 fn acts(planned: PlannedBy<AliasRollback>) -> Plan {
     match planned {
         Planned::Act { plan, snapshot } => {
@@ -517,6 +542,117 @@ fn server_errors_of_the_api_speak_against_a_version_with_which_they_began() {
             waits(&planned, "does not fail by Lambda's figures");
         }
     }
+}
+
+/// Canary 5 began its tenth of the traffic 20 minutes ago, and Lambda sees neither version fail; an hour of the API is
+/// before that.
+fn canary_behind_an_api(api: &[(i64, u64, u64)]) -> Observed {
+    let mut observed = with_canary();
+    observed.by_version = BTreeMap::from([(4, traffic(900, 0)), (5, traffic(100, 0))]);
+    observed.minutes.alias = minutes(&[(80, 200, 0)]);
+    observed.minutes.by_version =
+        BTreeMap::from([(4, minutes(&[(20, 180, 0)])), (5, minutes(&[(20, 20, 0)]))]);
+    observed.minutes.api = minutes(api);
+    observed
+}
+
+fn watching_the_api() -> Rollback {
+    let mut policy = policy();
+    policy.blame.api = Some(serde_json::from_value(json!({"name": "orders-api"})).unwrap());
+    policy
+}
+
+#[test]
+fn server_errors_that_began_with_a_canarys_share_are_its_own() {
+    let policy = watching_the_api();
+    let known = memory(&[]);
+    let observed = canary_behind_an_api(&[(60, 200, 0), (20, 200, 15)]);
+    let plan = acts(decide_by(&policy, &observed, &known, None));
+    assert_eq!((plan.from, plan.to()), (5, 4));
+    let words = "300 server errors in 4000 requests to API orders-api since 2027-01-15 07:40 UTC, as the share of version 5 began (2027-01-15 07:40 UTC), which was invoked 400 times since; before: 0 in 12000";
+    assert!(plan.why.contains(words), "{}", plan.why);
+    // Without the policy's word an API is not looked at.
+    waits(
+        &decide(&observed, &known),
+        "no version of the alias fails by Lambda's figures",
+    );
+    // An earlier canary of the day was counted too.
+    let mut twice = observed.clone();
+    let earlier = minutes(&[(5, 20, 0), (45, 0, 0)]);
+    let canary = twice.minutes.by_version.get_mut(&5).unwrap();
+    canary.extend(earlier.into_iter().filter(|(_, t)| t.invocations > 0));
+    assert_eq!(acts(decide_by(&policy, &twice, &known, None)).from, 5);
+    let peer = "arn:aws:lambda:eu-west-1:123456789012:function:billing:live";
+    let mut shared = observed.clone();
+    let failing = minutes(&[(60, 50, 0), (20, 50, 20)]);
+    shared.minutes.peers = BTreeMap::from([(peer.to_owned(), failing)]);
+    let planned = decide_by(&policy, &shared, &known, None);
+    escalates(&planned, "others began to fail at the same time");
+}
+
+#[test]
+fn server_errors_that_did_not_begin_with_a_canarys_share_are_not_put_down_to_it() {
+    let policy = watching_the_api();
+    let known = memory(&[]);
+    let refused = |observed: &Observed, words: &str| {
+        let planned = decide_by(&policy, observed, &known, None);
+        waits(&planned, words);
+        waits(
+            &planned,
+            "what API orders-api counts is not put down to the new version",
+        );
+    };
+    for (api, words) in [
+        (
+            [(40, 200, 0), (40, 200, 15)],
+            "its server errors began at 2027-01-15 07:20 UTC, and the share of version 5 at 2027-01-15 07:40 UTC",
+        ),
+        (
+            [(76, 200, 0), (4, 200, 15)],
+            "began at 2027-01-15 07:56 UTC",
+        ),
+        ([(40, 200, 15), (40, 200, 15)], "cannot be seen"),
+        (
+            [(60, 200, 12), (20, 200, 30)],
+            "not seen to answer well before",
+        ),
+        // A tenth of the traffic cannot fail a third of the requests.
+        (
+            [(60, 200, 0), (20, 200, 66)],
+            "more than version 5 can have caused: 1320",
+        ),
+        ([(60, 1_000, 0), (20, 1_000, 1)], "5.0 % of what version 5"),
+    ] {
+        let mut observed = canary_behind_an_api(&api);
+        if words.starts_with('5') {
+            observed
+                .minutes
+                .by_version
+                .insert(5, minutes(&[(20, 21, 0)]));
+            refused(
+                &observed,
+                "4.8 % of what version 5 served since, which is 420",
+            );
+        } else {
+            refused(&observed, words);
+        }
+    }
+    let mut uncounted = canary_behind_an_api(&[(60, 200, 0), (20, 200, 15)]);
+    uncounted.minutes.by_version.remove(&5);
+    refused(&uncounted, "nothing is counted of version 5");
+    let mut older = canary_behind_an_api(&[(60, 200, 0), (20, 200, 15)]);
+    older.alias.version = 5;
+    older.alias.weights = BTreeMap::from([(4, 0.1)]);
+    refused(
+        &older,
+        "version 5, which has the rest of the traffic, is the newer one",
+    );
+    let mut cure = canary_behind_an_api(&[(60, 200, 0), (20, 200, 15)]);
+    cure.minutes.by_version =
+        BTreeMap::from([(4, minutes(&[(1, 180, 0)])), (5, minutes(&[(1, 60, 0)]))]);
+    let early = now() - TimeDelta::minutes(5);
+    let planned = decide_on(&policy, &cure, &known, early);
+    waits(&planned, "the share of version 5 began after the alarm");
 }
 
 #[test]
