@@ -13,8 +13,9 @@ use aws_sdk_lambda::operation::get_function_configuration::GetFunctionConfigurat
 use aws_sdk_lambda::operation::update_alias::UpdateAliasError;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{
-    AliasRoutingConfiguration, FunctionConfiguration, Layer, ProvisionedConcurrencyStatusEnum,
-    State as LambdaState, StateReasonCode,
+    AliasRoutingConfiguration, EventSourceMappingConfiguration, EventSourceMappingMetric,
+    EventSourceMappingMetricsConfig, FunctionConfiguration, Layer,
+    ProvisionedConcurrencyStatusEnum, State as LambdaState, StateReasonCode,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::try_join_all;
@@ -30,9 +31,12 @@ use crate::policy::{CodeDeploy, DeploymentGroup, Rollback, SmokeTest, name_and_q
 
 /// Pages of versions read at most; 50 versions each.
 const PAGES: usize = 20;
-/// How far back figures by the minute are read at most, in seconds: 1,440 of each fit into one answer (Amazon `CloudWatch`
-/// API Reference, "`GetMetricData`": 100,800 data points).
+/// How far back figures by the minute are read at most, in seconds: with the hour before, 1,500 of each fit into one answer
+/// (Amazon `CloudWatch` API Reference, "`GetMetricData`": 100,800 data points), of which there are two for the alias, its
+/// versions, its throttles, the API, each peer and each of these event sources.
 const LONGEST_REACH: u32 = 86_400;
+/// Event sources whose events are counted at most.
+const MOST_EVENT_SOURCES: usize = 5;
 /// What was served before a take-over is read besides.
 const BEFORE: TimeDelta = TimeDelta::hours(1);
 /// The tag that `CloudFormation` puts on all that it makes.
@@ -106,8 +110,9 @@ impl Aws {
         } else {
             policy.blame.recency_seconds.get()
         };
+        let (counted, uncounted) = counted_sources(policy, &mappings);
         let (minutes, deployment) = tokio::try_join!(
-            self.served(policy, &alias, (reach, now)),
+            self.served(policy, (&alias, &counted), (reach, now)),
             self.told(deployment)
         )?;
         let (total, by_version) = in_window(policy, &minutes, now);
@@ -122,7 +127,12 @@ impl Aws {
             scheduled,
             deployment,
             allocating: allocating == Provisioned::Allocating,
-            used_by: mappings.into_iter().chain(permitted).collect(),
+            used_by: mappings
+                .into_iter()
+                .map(|mapping| mapping.source)
+                .chain(permitted)
+                .collect(),
+            uncounted,
             stack,
         })
     }
@@ -373,7 +383,7 @@ impl Aws {
     }
 
     /// The event sources that invoke the alias.
-    async fn mappings(&self, policy: &Rollback) -> Result<Vec<String>, RollbackError> {
+    async fn mappings(&self, policy: &Rollback) -> Result<Vec<Mapping>, RollbackError> {
         let answer = self
             .lambda
             .list_event_source_mappings()
@@ -390,8 +400,7 @@ impl Aws {
         Ok(answer
             .event_source_mappings()
             .iter()
-            .filter_map(|mapping| mapping.event_source_arn().or(mapping.uuid()))
-            .map(str::to_owned)
+            .filter_map(Mapping::of)
             .collect())
     }
 
@@ -478,18 +487,20 @@ impl Aws {
     /// minute in which an invocation began (AWS Lambda Developer Guide, "Viewing metrics for Lambda functions" and "Types
     /// of metrics for Lambda functions"). API Gateway counts a REST API's requests as `Count` and its server errors as
     /// `5XXError`, under `ApiName` and, with it, `Stage` (Amazon API Gateway Developer Guide, "Amazon API Gateway
-    /// dimensions and metrics").
+    /// dimensions and metrics"). A mapping with `EventCount` metrics counts under `EventSourceMappingUUID` the events with
+    /// which it invoked the function as `InvokedEventCount`, and as `FailedInvokeEventCount` those that failed or are among
+    /// the `BatchItemFailures`, by the minute in which the invocation ended ("Types of metrics for Lambda functions").
     async fn served(
         &self,
         policy: &Rollback,
-        alias: &Alias,
+        (alias, sources): (&Alias, &[&Mapping]),
         (reach, now): (u32, DateTime<Utc>),
     ) -> Result<Served, RollbackError> {
         let reach = TimeDelta::seconds(i64::from(reach.min(LONGEST_REACH))) + BEFORE;
-        let counts = counts(policy, alias);
+        let counts = counts(policy, alias, sources);
         let mut request = metric_data::of_window(&self.cloudwatch, reach, now);
         for (number, count) in counts.iter().enumerate() {
-            for (which, metric) in [("all", count.all), ("bad", count.bad)] {
+            for (which, metric) in count.queries() {
                 let dimensions: Vec<_> = count
                     .dimensions
                     .iter()
@@ -521,6 +532,9 @@ impl Aws {
                     served.by_version.insert(version, minutes);
                 }
                 Counted::Throttled => served.throttled = minutes,
+                Counted::EventSource(source) => {
+                    served.event_sources.insert(source, minutes);
+                }
                 Counted::Api => served.api = minutes,
                 Counted::Peer(peer) => {
                     served.peers.insert(peer, minutes);
@@ -738,8 +752,17 @@ struct Count {
     what: Counted,
     namespace: &'static str,
     all: &'static str,
-    bad: &'static str,
+    /// What of it was bad, where that is counted.
+    bad: Option<&'static str>,
     dimensions: Vec<(&'static str, String)>,
+}
+
+impl Count {
+    /// The figures that it takes, by the beginning of their queries' ids.
+    fn queries(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let bad = self.bad.map(|bad| ("bad", bad));
+        [("all", self.all)].into_iter().chain(bad)
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -747,16 +770,68 @@ enum Counted {
     Alias,
     Version(u64),
     Throttled,
+    EventSource(String),
     Api,
     Peer(String),
 }
 
-fn counts(policy: &Rollback, alias: &Alias) -> Vec<Count> {
+/// An event source mapping that invokes the alias.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Mapping {
+    /// The source's ARN; the mapping's own id where it has none.
+    source: String,
+    uuid: String,
+    counts_events: bool,
+    is_on: bool,
+}
+
+impl Mapping {
+    fn of(mapping: &EventSourceMappingConfiguration) -> Option<Self> {
+        let uuid = mapping.uuid()?.to_owned();
+        let metrics = mapping
+            .metrics_config()
+            .map(EventSourceMappingMetricsConfig::metrics);
+        let off = |state: &str| state.starts_with("Disabl") || state == "Deleting";
+        Some(Self {
+            source: mapping.event_source_arn().unwrap_or(&uuid).to_owned(),
+            counts_events: metrics
+                .is_some_and(|metrics| metrics.contains(&EventSourceMappingMetric::EventCount)),
+            is_on: !mapping.state().is_some_and(off),
+            uuid,
+        })
+    }
+}
+
+/// The mappings whose events are counted, where the policy wants that, and the sources of the others.
+fn counted_sources<'a>(
+    policy: &Rollback,
+    mappings: &'a [Mapping],
+) -> (Vec<&'a Mapping>, Vec<String>) {
+    if !policy.blame.event_sources {
+        return (Vec::new(), Vec::new());
+    }
+    let on = mappings.iter().filter(|mapping| mapping.is_on);
+    let (mut counted, others): (Vec<_>, Vec<_>) = on.partition(|mapping| mapping.counts_events);
+    counted.sort_by(|one, other| one.source.cmp(&other.source));
+    let too_many = counted.split_off(counted.len().min(MOST_EVENT_SOURCES));
+    let no_metrics = others
+        .into_iter()
+        .map(|mapping| format!("{} has no EventCount metrics", mapping.source));
+    let too_many = too_many.into_iter().map(|mapping| {
+        format!(
+            "{} is beyond the first {MOST_EVENT_SOURCES} of them",
+            mapping.source
+        )
+    });
+    (counted, no_metrics.chain(too_many).collect())
+}
+
+fn counts(policy: &Rollback, alias: &Alias, sources: &[&Mapping]) -> Vec<Count> {
     let of_function = |what, bad, dimensions| Count {
         what,
         namespace: "AWS/Lambda",
         all: "Invocations",
-        bad,
+        bad: Some(bad),
         dimensions,
     };
     let of_alias = vec![
@@ -779,6 +854,13 @@ fn counts(policy: &Rollback, alias: &Alias) -> Vec<Count> {
     if policy.blame.throttles {
         counts.push(of_function(Counted::Throttled, "Throttles", of_alias));
     }
+    counts.extend(sources.iter().map(|mapping| Count {
+        what: Counted::EventSource(mapping.source.clone()),
+        namespace: "AWS/Lambda",
+        all: "InvokedEventCount",
+        bad: Some("FailedInvokeEventCount"),
+        dimensions: vec![("EventSourceMappingUUID", mapping.uuid.clone())],
+    }));
     for peer in &policy.blame.peers {
         let (name, qualifier) = name_and_qualifier(peer);
         let mut dimensions = vec![("FunctionName", name.to_owned())];
@@ -797,7 +879,7 @@ fn counts(policy: &Rollback, alias: &Alias) -> Vec<Count> {
             what: Counted::Api,
             namespace: "AWS/ApiGateway",
             all: "Count",
-            bad: "5XXError",
+            bad: Some("5XXError"),
             dimensions: [("ApiName", api.name.clone())]
                 .into_iter()
                 .chain(stage)
@@ -829,7 +911,12 @@ fn minutes(
     let minutes = keys.into_iter().map(|at| {
         let errors = bad.get(at).copied().unwrap_or_default();
         let all = all.get(at).copied().unwrap_or_default();
-        let invocations = if besides { all + errors } else { all };
+        // What could not be invoked at all may be counted as failed only.
+        let invocations = if besides {
+            all + errors
+        } else {
+            all.max(errors)
+        };
         (
             *at,
             Traffic {
@@ -896,6 +983,7 @@ fn target_version(app_spec: &str) -> Option<u64> {
 mod tests {
     use super::*;
     use serde_json::json;
+    use shared::policy::Action as _;
 
     fn test() -> SmokeTest {
         serde_json::from_value(json!({"payload": {}})).unwrap()
@@ -981,5 +1069,73 @@ mod tests {
         let (all, bad) = (BTreeMap::from([(at, 10)]), BTreeMap::from([(at, 5)]));
         assert_eq!(minutes(&all, &bad, true)[&at].invocations, 15);
         assert_eq!(minutes(&all, &bad, false)[&at].invocations, 10);
+    }
+
+    fn mapping(source: &str, counts_events: bool, state: &str) -> Mapping {
+        let metrics = EventSourceMappingMetricsConfig::builder()
+            .set_metrics(counts_events.then(|| vec![EventSourceMappingMetric::EventCount]));
+        let mapping = EventSourceMappingConfiguration::builder()
+            .uuid(format!("id-{source}"))
+            .event_source_arn(source)
+            .metrics_config(metrics.build())
+            .state(state);
+        Mapping::of(&mapping.build()).unwrap()
+    }
+
+    #[test]
+    fn event_sources_are_counted_where_they_can_be_and_the_others_are_named() {
+        let mut mappings: Vec<_> = ["g", "f", "e", "d", "c", "b"]
+            .map(|source| mapping(source, true, "Enabled"))
+            .into();
+        mappings.push(mapping("silent", false, "Enabled"));
+        mappings.push(mapping("off", false, "Disabled"));
+        let alias = "arn:aws:lambda:eu-west-1:123456789012:function:orders:live";
+        let policy = |on: bool| -> Rollback {
+            serde_json::from_value(json!({"alias": alias, "blame": {"event_sources": on}})).unwrap()
+        };
+        assert_eq!(counted_sources(&policy(false), &mappings), (vec![], vec![]));
+        let (counted, uncounted) = counted_sources(&policy(true), &mappings);
+        let sources: Vec<_> = counted
+            .iter()
+            .map(|mapping| mapping.source.as_str())
+            .collect();
+        assert_eq!(sources, ["b", "c", "d", "e", "f"]);
+        assert_eq!(
+            uncounted,
+            [
+                "silent has no EventCount metrics",
+                "g is beyond the first 5 of them"
+            ]
+        );
+    }
+
+    #[test]
+    fn all_figures_that_a_policy_can_ask_for_fit_into_one_answer() {
+        let function = "arn:aws:lambda:eu-west-1:123456789012:function";
+        let peers: Vec<_> = (0..20).map(|peer| format!("{function}:f{peer}")).collect();
+        let policy: Rollback = serde_json::from_value(json!({
+            "alias": format!("{function}:orders:live"),
+            "blame": {
+                "peers": peers,
+                "throttles": true,
+                "event_sources": true,
+                "api": {"name": "orders-api"},
+            },
+        }))
+        .unwrap();
+        policy.check().unwrap();
+        let mappings: Vec<_> = (0..9)
+            .map(|number| mapping(&number.to_string(), true, "Enabled"))
+            .collect();
+        let (sources, _) = counted_sources(&policy, &mappings);
+        let alias = Alias {
+            version: 1,
+            weights: BTreeMap::from([(2, 0.1)]),
+            revision_id: String::new(),
+        };
+        let reach = usize::try_from(LONGEST_REACH / 60 + 60).unwrap();
+        let counts = counts(&policy, &alias, &sources);
+        let figures = counts.iter().flat_map(Count::queries).count();
+        assert!(figures * reach <= 100_800, "{figures} figures");
     }
 }

@@ -175,6 +175,12 @@ fn charge(observed: &Observed, blame: &Blame, took_over: TakeOver) -> Result<Cha
         let told = format!("{throttled} of {attempts} attempts to invoke it were throttled");
         return Ok(Charge { told, ..charge });
     }
+    let mut sources = observed.minutes.event_sources.iter();
+    let failing_source = |(source, minutes)| Some((source, failing(minutes)?));
+    if let Some((source, (charge, events, failed))) = sources.find_map(failing_source) {
+        let told = format!("{failed} of {events} events of {source} were not processed");
+        return Ok(Charge { told, ..charge });
+    }
     if let Some(api) = &blame.api
         && let Some((charge, requests, errors)) = failing(&observed.minutes.api)
     {
@@ -188,8 +194,10 @@ fn charge(observed: &Observed, blame: &Blame, took_over: TakeOver) -> Result<Cha
         });
     }
     Err(if errors.traffic.errors == 0 {
+        let unseen = observed.unseen().map(|unseen| format!("; {unseen}"));
+        let unseen = unseen.unwrap_or_default();
         Unblamed::Unseen(format!(
-            "version {version} does not fail by Lambda's figures: {told}; an answer that only says that something failed, such as an API's 5xx, is not counted as an error of the function"
+            "version {version} does not fail by Lambda's figures: {told}; an answer that only says that something failed, such as an API's 5xx, is not counted as an error of the function{unseen}"
         ))
     } else if enough(errors.traffic, blame) {
         Unblamed::Unseen(format!(

@@ -176,7 +176,10 @@ impl Remediation for AliasRollback {
                 summary: plan.why.clone(),
                 detail: Value::Null,
             }],
-            notes: vec![plan.drift.clone()],
+            notes: [plan.drift.clone()]
+                .into_iter()
+                .chain(plan.unseen.clone())
+                .collect(),
             ..Done::new(end, summary)
         })
     }

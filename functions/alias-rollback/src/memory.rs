@@ -182,14 +182,13 @@ pub fn learn(
     })
 }
 
-/// Whether the API, where the policy names one, tells of no more server errors than a good version may have.
+/// Whether the API, where the policy names one, and the event sources tell of no more failures than a good version may have.
 fn answers_well(observed: &Observed, policy: &Rollback, now: DateTime<Utc>) -> bool {
     let window = TimeDelta::seconds(i64::from(policy.blame.window_seconds.get()));
-    let answered: Traffic = observed
-        .minutes
-        .api
-        .range(now - window..)
-        .map(|(_, traffic)| *traffic)
-        .sum();
-    answered.errors == 0 || answered.error_percent() < policy.attestation.error_percent
+    let signals = observed.minutes.event_sources.values();
+    signals.chain([&observed.minutes.api]).all(|minutes| {
+        let lately = minutes.range(now - window..).map(|(_, traffic)| *traffic);
+        let lately: Traffic = lately.sum();
+        lately.errors == 0 || lately.error_percent() < policy.attestation.error_percent
+    })
 }

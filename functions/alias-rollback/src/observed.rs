@@ -153,6 +153,9 @@ pub struct Served {
     pub by_version: BTreeMap<u64, Minutes>,
     /// Attempts to invoke the alias, and those that were throttled, where the policy has them counted.
     pub throttled: Minutes,
+    /// Events with which an event source mapping invoked the alias, and those that it could not have processed, by the
+    /// source's ARN, where the policy has them counted.
+    pub event_sources: BTreeMap<String, Minutes>,
     /// Requests to the API, and those that ended in a server error, where the policy names it.
     pub api: Minutes,
     /// By other functions, as the policy names them.
@@ -186,6 +189,9 @@ pub struct Observed {
     pub allocating: bool,
     /// Event source mappings and permissions that name the alias.
     pub used_by: Vec<String>,
+    /// Event sources whose failed events the policy has counted, and of which that is not done: they have no metrics, or
+    /// there are too many.
+    pub uncounted: Vec<String>,
     /// The stack that owns the function, from its tags.
     pub stack: Option<String>,
 }
@@ -198,5 +204,16 @@ impl Observed {
             return self.total;
         }
         self.by_version.get(&version).copied().unwrap_or_default()
+    }
+
+    /// What the policy asks for, and cannot be seen.
+    #[must_use]
+    pub fn unseen(&self) -> Option<String> {
+        (!self.uncounted.is_empty()).then(|| {
+            format!(
+                "events that failed are not counted of every event source: {}",
+                self.uncounted.join(", ")
+            )
+        })
     }
 }

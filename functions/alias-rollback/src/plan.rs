@@ -72,6 +72,9 @@ pub struct Plan {
     /// Newer versions that it does not go back to, each with the reason.
     #[serde(default)]
     pub skipped: Vec<String>,
+    /// What the decision does not rest on, although the policy asks for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unseen: Vec<String>,
     /// Whether the alias is invoked once afterwards.
     pub smoke_test: bool,
 }
@@ -132,6 +135,7 @@ pub fn plan(
                 step,
                 why: blamed.why,
                 skipped,
+                unseen: observed.unseen().into_iter().collect(),
                 smoke_test: policy.smoke_test.is_some(),
             },
             snapshot: None,

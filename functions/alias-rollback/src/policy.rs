@@ -56,6 +56,9 @@ pub struct Blame {
     pub peers: Vec<Arn>,
     /// Whether throttled invocations of the alias speak against its version, too.
     pub throttles: bool,
+    /// Whether events that event source mappings could not have processed speak against the alias's version, too, such as
+    /// those of partial batch failures. Seen are those of mappings with `EventCount` metrics.
+    pub event_sources: bool,
     /// The REST API whose server errors speak against the alias's version, too, where they began as it took over.
     pub api: Option<Api>,
 }
@@ -157,6 +160,7 @@ impl Default for Blame {
             onset_seconds: number(600),
             peers: Vec::new(),
             throttles: false,
+            event_sources: false,
             api: None,
         }
     }

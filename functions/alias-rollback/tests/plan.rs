@@ -81,6 +81,7 @@ fn observed() -> Observed {
         deployment: None,
         allocating: false,
         used_by: vec!["apigateway.amazonaws.com".into()],
+        uncounted: Vec::new(),
         stack: Some("orders-prod".into()),
     }
 }
@@ -667,6 +668,34 @@ fn throttles_speak_against_a_version_where_the_policy_has_them_counted() {
     assert!(plan.why.contains(words), "{}", plan.why);
 }
 
+/// Partial batch failures are none of the function's errors.
+#[test]
+fn events_that_were_not_processed_speak_against_a_version() {
+    let queue = "arn:aws:sqs:eu-west-1:123456789012:orders";
+    let busy = "arn:aws:sqs:eu-west-1:123456789012:clicks";
+    let mut observed = deployed(&[(80, 100, 0)]);
+    observed.minutes.event_sources = BTreeMap::from([
+        (busy.to_owned(), minutes(&[(80, 9_000, 0)])),
+        (queue.to_owned(), minutes(&[(60, 100, 1), (20, 100, 50)])),
+    ]);
+    observed.uncounted = vec!["arn:aws:sqs:eu-west-1:123456789012:late".into()];
+    let plan = acts(decide(&observed, &memory(&[3])));
+    let words = "1000 of 2000 events of arn:aws:sqs:eu-west-1:123456789012:orders were not processed, since 2027-01-15 07:40 UTC";
+    assert!(plan.why.contains(words), "{}", plan.why);
+    let unseen = "events that failed are not counted of every event source: arn:aws:sqs:eu-west-1:123456789012:late";
+    assert_eq!(plan.unseen, [unseen]);
+    for (figures, words) in [
+        ([(40, 100, 1), (40, 100, 50)], "before version 5 took over"),
+        ([(76, 100, 1), (4, 100, 50)], "16 min after version 5"),
+    ] {
+        let sources = BTreeMap::from([(queue.to_owned(), minutes(&figures))]);
+        observed.minutes.event_sources = sources;
+        escalates(&decide(&observed, &memory(&[3])), words);
+    }
+    observed.minutes.event_sources.clear();
+    waits(&decide(&observed, &memory(&[3])), unseen);
+}
+
 /// The weight may hold the version before.
 #[test]
 fn the_main_version_is_blamed_as_its_canary_would_be() {
@@ -1157,7 +1186,7 @@ fn a_version_with_little_traffic_is_attested_over_a_longer_time() {
 
 /// One alarm is back at OK, and another may not be.
 #[test]
-fn nothing_is_attested_on_an_alarms_event_or_while_the_api_fails() {
+fn nothing_is_attested_on_an_alarms_event_or_while_the_api_or_an_event_source_fails() {
     let mut healthy = observed();
     healthy.total = traffic(1_000, 3);
     let known = memory(&[]);
@@ -1165,6 +1194,13 @@ fn nothing_is_attested_on_an_alarms_event_or_while_the_api_fails() {
     healthy.minutes.api = minutes(&[(5, 100, 2)]);
     assert_eq!(learn(&healthy, &policy(), Some(&known), now()), None);
     healthy.minutes.api.clear();
+    let failing = (
+        "arn:aws:sqs:eu-west-1:123456789012:orders".to_owned(),
+        minutes(&[(5, 100, 2)]),
+    );
+    healthy.minutes.event_sources = BTreeMap::from([failing]);
+    assert_eq!(learn(&healthy, &policy(), Some(&known), now()), None);
+    healthy.minutes.event_sources.clear();
     healthy.scheduled = false;
     assert_eq!(learn(&healthy, &policy(), Some(&known), now()), None);
 }
@@ -1334,6 +1370,7 @@ fn situations() -> impl Strategy<Value = (Observed, Memory)> {
                     deployment: deploying.map(deployment),
                     allocating,
                     used_by: Vec::new(),
+                    uncounted: Vec::new(),
                     stack: None,
                 };
                 let mut known = memory(&good.into_iter().collect::<Vec<_>>());
