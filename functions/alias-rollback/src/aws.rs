@@ -33,7 +33,7 @@ use crate::policy::{CodeDeploy, DeploymentGroup, Rollback, SmokeTest, name_and_q
 const PAGES: usize = 20;
 /// How far back figures by the minute are read at most, in seconds: with the hour before, 1,500 of each fit into one answer
 /// (Amazon `CloudWatch` API Reference, "`GetMetricData`": 100,800 data points), of which there are two for the alias, its
-/// versions, its throttles, the API, each peer and each of these event sources.
+/// versions, its throttles, the API, each peer and each of these event sources, and one for how long it and its versions took.
 const LONGEST_REACH: u32 = 86_400;
 /// Event sources whose events are counted at most.
 const MOST_EVENT_SOURCES: usize = 5;
@@ -489,7 +489,8 @@ impl Aws {
     /// `5XXError`, under `ApiName` and, with it, `Stage` (Amazon API Gateway Developer Guide, "Amazon API Gateway
     /// dimensions and metrics"). A mapping with `EventCount` metrics counts under `EventSourceMappingUUID` the events with
     /// which it invoked the function as `InvokedEventCount`, and as `FailedInvokeEventCount` those that failed or are among
-    /// the `BatchItemFailures`, by the minute in which the invocation ended ("Types of metrics for Lambda functions").
+    /// the `BatchItemFailures`, by the minute in which the invocation ended ("Types of metrics for Lambda functions"). `Duration`
+    /// is how long the function's code took, in milliseconds.
     async fn served(
         &self,
         policy: &Rollback,
@@ -532,6 +533,10 @@ impl Aws {
                     served.by_version.insert(version, minutes);
                 }
                 Counted::Throttled => served.throttled = minutes,
+                Counted::Durations(None) => served.durations = all,
+                Counted::Durations(Some(version)) => {
+                    served.durations_by_version.insert(version, all);
+                }
                 Counted::EventSource(source) => {
                     served.event_sources.insert(source, minutes);
                 }
@@ -770,6 +775,8 @@ enum Counted {
     Alias,
     Version(u64),
     Throttled,
+    /// Of the alias, or of a version of it.
+    Durations(Option<u64>),
     EventSource(String),
     Api,
     Peer(String),
@@ -841,10 +848,20 @@ fn counts(policy: &Rollback, alias: &Alias, sources: &[&Mapping]) -> Vec<Count> 
             format!("{}:{}", policy.function(), policy.name()),
         ),
     ];
+    let took = |version, dimensions| Count {
+        what: Counted::Durations(version),
+        namespace: "AWS/Lambda",
+        all: "Duration",
+        bad: None,
+        dimensions,
+    };
     let mut counts = vec![of_function(Counted::Alias, "Errors", of_alias.clone())];
+    let slowness = policy.blame.duration;
+    counts.extend(slowness.map(|_| took(None, of_alias.clone())));
     for version in [alias.version].iter().chain(alias.weights.keys()) {
         let executed = ("ExecutedVersion", version.to_string());
-        let dimensions = of_alias.iter().cloned().chain([executed]).collect();
+        let dimensions: Vec<_> = of_alias.iter().cloned().chain([executed]).collect();
+        counts.extend(slowness.map(|_| took(Some(*version), dimensions.clone())));
         counts.push(of_function(
             Counted::Version(*version),
             "Errors",
@@ -1118,6 +1135,7 @@ mod tests {
             "blame": {
                 "peers": peers,
                 "throttles": true,
+                "duration": {"times": 2},
                 "event_sources": true,
                 "api": {"name": "orders-api"},
             },

@@ -4,8 +4,9 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::duration::Took;
 use crate::memory::Memory;
-use crate::observed::{Minutes, Observed, Traffic};
+use crate::observed::{Minutes, Observed, Served, Traffic};
 use crate::onset::{Onset, between, latest, minute_of, onset, whole_minute};
 use crate::policy::{Blame, Rollback};
 
@@ -53,8 +54,18 @@ struct Charge {
     told: String,
     /// When it began, where that can be seen.
     onset: Option<Onset>,
-    /// Whether it is counted by the alias that the version has alone, and not of an API that may have other parts.
-    own: bool,
+    kind: Kind,
+}
+
+/// What a charge rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It is counted by the alias that the version has alone.
+    Own,
+    /// It is counted of an API that may have other parts.
+    Api,
+    /// It is compared with the hour before the take-over from the take-over on, and needs no onset.
+    Compared,
 }
 
 pub(crate) fn enough(traffic: Traffic, blame: &Blame) -> bool {
@@ -186,11 +197,19 @@ fn charge(observed: &Observed, blame: &Blame, took_over: TakeOver) -> Result<Cha
     {
         let name = &api.name;
         let told = format!("{errors} server errors in {requests} requests to API {name}");
-        let own = false;
+        let kind = Kind::Api;
         return Ok(Charge {
             told,
-            own,
+            kind,
             ..charge
+        });
+    }
+    if let Some(told) = slowed(observed, blame, took_over) {
+        return Ok(Charge {
+            traffic: errors.traffic,
+            told,
+            onset: None,
+            kind: Kind::Compared,
         });
     }
     Err(if errors.traffic.errors == 0 {
@@ -231,8 +250,48 @@ fn counted(minutes: &Minutes, took_over: TakeOver, window: Traffic, blame: &Blam
         traffic,
         told: String::new(),
         onset,
-        own: true,
+        kind: Kind::Own,
     }
+}
+
+/// Whether the version's invocations take longer than those of the hour before it took over, from the first on.
+fn slowed(observed: &Observed, blame: &Blame, took_over: TakeOver) -> Option<String> {
+    let slowness = blame.duration.as_ref()?;
+    let took = |from, to| {
+        let Served {
+            alias, durations, ..
+        } = &observed.minutes;
+        Took::between((alias, durations), from, to)
+    };
+    let end = DateTime::<Utc>::MAX_UTC;
+    // What is surely its own, or, with little of it, what may be in part another's.
+    let own = whole_minute(took_over.latest);
+    let from = if took(own, end).is_enough(blame) {
+        own
+    } else {
+        minute_of(took_over.earliest)
+    };
+    let earliest = minute_of(took_over.earliest);
+    let (since, before) = (took(from, end), took(earliest - BEFORE, earliest));
+    let first = took(from, from + seconds(blame.onset_seconds));
+    let from_the_first = !first.is_enough(blame) || first.is_slower(before, slowness, blame);
+    (since.is_slower(before, slowness, blame) && from_the_first).then(|| {
+        format!(
+            "{since} invocations, {:.1} times as long as in the hour before it took over ({before})",
+            since.times(before)
+        )
+    })
+}
+
+/// The same of a version that an alarm does not ask for.
+pub(crate) fn is_slower(
+    observed: &Observed,
+    policy: &Rollback,
+    memory: &Memory,
+    now: DateTime<Utc>,
+) -> bool {
+    let took_over = took_over(observed, memory, now);
+    took_over.is_some_and(|took_over| slowed(observed, &policy.blame, took_over).is_some())
 }
 
 /// Whether the errors began as the version took over.
@@ -254,6 +313,9 @@ fn its_own(
             attested.traffic
         ));
     }
+    if charge.kind == Kind::Compared {
+        return Ok(());
+    }
     let minutes = &observed.minutes.alias;
     let before = between(
         minutes,
@@ -261,7 +323,7 @@ fn its_own(
         took_over.earliest - EXACT,
     );
     let Some(onset) = &charge.onset else {
-        if !charge.own {
+        if charge.kind == Kind::Api {
             return unsure(format!(
                 "when the errors began cannot be seen, and they are not counted by version: {told}"
             ));
@@ -292,7 +354,7 @@ fn its_own(
     if enough(before, blame) && !fails(before, blame) {
         return Ok(());
     }
-    if !charge.own {
+    if charge.kind == Kind::Api {
         return unsure(format!(
             "too little was served before version {version} took over to tell that the errors began with it, and they are not counted by version: {told}"
         ));

@@ -6,8 +6,9 @@
 use chrono::{DateTime, Utc};
 
 use crate::blame::{BEFORE, Blamed, EXACT, Unblamed, enough, fails, seconds, shared_cause, time};
-use crate::observed::{Minutes, Observed, Traffic};
-use crate::onset::{Onset, between, onset};
+use crate::duration::Took;
+use crate::observed::{Minutes, Observed, Served, Traffic};
+use crate::onset::{Onset, between, minute_of, onset};
 use crate::policy::{Api, Blame};
 
 /// By how much a version is worse than another beside it, and what shows that.
@@ -16,12 +17,12 @@ struct Worse {
     why: String,
 }
 
-/// Which of the versions that share the alias is to blame: the one that fails more than the other, or with whose share an
-/// API's server errors began.
+/// Which of the versions that share the alias is to blame: the one that fails more than the other, takes longer, or with
+/// whose share an API's server errors began.
 pub(crate) fn canary(
     observed: &Observed,
     blame: &Blame,
-    alarmed_at: DateTime<Utc>,
+    (alarmed_at, now): (DateTime<Utc>, DateTime<Utc>),
 ) -> Result<Blamed, Unblamed> {
     let told = side_by_side(observed);
     let failing = |one: u64, other: u64| {
@@ -38,6 +39,17 @@ pub(crate) fn canary(
         Unblamed::Unseen(reason) => reason,
         other => return Err(other),
     };
+    let lagging = |one: u64, other: u64| slower(observed, blame, (one, other), now);
+    if let Some(found) = culprit(observed, "takes longer", lagging) {
+        let (from, onset) = (now - BEFORE, None);
+        if let Ok(Blamed {
+            from: version, why, ..
+        }) = &found
+        {
+            shared_cause(observed, blame, (from, onset), (*version, why))?;
+        }
+        return found;
+    }
     let Some(api) = &blame.api else {
         return Err(Unblamed::Unseen(unseen));
     };
@@ -141,6 +153,37 @@ fn worse(observed: &Observed, blame: &Blame, (one, other): (u64, u64)) -> Option
     let began = onset(minutes(one)?, DateTime::<Utc>::MIN_UTC)?;
     let meanwhile: Traffic = minutes(other)?.range(began.at..).map(|(_, t)| *t).sum();
     is_worse(began.since, meanwhile).then_some(began.since)
+}
+
+/// By how much the one takes longer than the other, in the window.
+fn slower(
+    observed: &Observed,
+    blame: &Blame,
+    (one, other): (u64, u64),
+    now: DateTime<Utc>,
+) -> Option<Worse> {
+    let slowness = blame.duration.as_ref()?;
+    let Served {
+        by_version,
+        durations_by_version,
+        ..
+    } = &observed.minutes;
+    let from = minute_of(now - seconds(blame.window_seconds));
+    let took = |version: u64| {
+        let figures = (
+            by_version.get(&version)?,
+            durations_by_version.get(&version)?,
+        );
+        Some(Took::between(figures, from, DateTime::<Utc>::MAX_UTC))
+    };
+    let (own, beside) = (took(one)?, took(other)?);
+    own.is_slower(beside, slowness, blame).then(|| Worse {
+        by: own.times(beside),
+        why: format!(
+            "version {one}: {own} invocations, {:.1} times as long as version {other} ({beside})",
+            own.times(beside)
+        ),
+    })
 }
 
 fn since_onset(told: &str, version: u64, traffic: Traffic, observed: &Observed) -> String {

@@ -8,6 +8,7 @@
 pub mod aws;
 mod blame;
 mod canary;
+mod duration;
 pub mod error;
 pub mod memory;
 pub mod observed;

@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use shared::remediation::Lesson;
 
-use crate::blame::lately;
+use crate::blame::{is_slower, lately};
 use crate::observed::{Observed, Traffic};
 use crate::policy::Rollback;
 
@@ -165,7 +165,8 @@ pub fn learn(
         .get(&version)
         .is_none_or(|attested| now - attested.at >= FRESH);
     // Where an alarm's recovery asks, another alarm may still be in ALARM, and what failed is still in the figures.
-    let calm = observed.scheduled && answers_well(observed, policy, now);
+    let slow = is_slower(observed, policy, &known, now);
+    let calm = observed.scheduled && answers_well(observed, policy, now) && !slow;
     if alone && well && stale && calm && !known.bad.contains_key(&version) {
         news.push(format!("version {version} serves well: {traffic}"));
         known.good.insert(version, Attested { at: now, traffic });

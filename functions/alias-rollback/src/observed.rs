@@ -119,6 +119,9 @@ impl Sum for Traffic {
 /// What was served, by the minute in which it was begun.
 pub type Minutes = BTreeMap<DateTime<Utc>, Traffic>;
 
+/// How long the invocations that began in a minute took together, in milliseconds.
+pub type Durations = BTreeMap<DateTime<Utc>, u64>;
+
 impl fmt::Display for Traffic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -156,6 +159,10 @@ pub struct Served {
     /// Events with which an event source mapping invoked the alias, and those that it could not have processed, by the
     /// source's ARN, where the policy has them counted.
     pub event_sources: BTreeMap<String, Minutes>,
+    /// How long the alias's invocations took, where the policy has that counted.
+    pub durations: Durations,
+    /// The same by version.
+    pub durations_by_version: BTreeMap<u64, Durations>,
     /// Requests to the API, and those that ended in a server error, where the policy names it.
     pub api: Minutes,
     /// By other functions, as the policy names them.

@@ -104,11 +104,11 @@ pub fn plan(
     if let Some(left) = left_alone(observed, policy, memory, moment) {
         return left;
     }
+    let times = (moment.event.changed_at, moment.now);
     let blamed = if observed.alias.weights.is_empty() {
-        let times = (moment.event.changed_at, moment.now);
         promoted(observed, policy, memory, times)
     } else {
-        canary(observed, &policy.blame, moment.event.changed_at)
+        canary(observed, &policy.blame, times)
     };
     let blamed = match blamed {
         Ok(blamed) => blamed,

@@ -61,6 +61,23 @@ pub struct Blame {
     pub event_sources: bool,
     /// The REST API whose server errors speak against the alias's version, too, where they began as it took over.
     pub api: Option<Api>,
+    /// When invocations that take longer than before speak against a version, too; never where this is left out.
+    pub duration: Option<Slowness>,
+}
+
+/// When invocations take too long.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Slowness {
+    /// How many times as long as those of the version before, or beside, on average, 1.1 to 100.
+    pub times: f64,
+    /// The average below which no version is too slow, in milliseconds.
+    #[serde(default = "tenth_of_a_second")]
+    pub from_milliseconds: NonZeroU32,
+}
+
+const fn tenth_of_a_second() -> NonZeroU32 {
+    number(100)
 }
 
 /// A REST API of API Gateway.
@@ -162,6 +179,7 @@ impl Default for Blame {
             throttles: false,
             event_sources: false,
             api: None,
+            duration: None,
         }
     }
 }
@@ -315,6 +333,13 @@ impl Action for Rollback {
                 Err(format!("{field} is {value}; it must be {from} to 100"))
             }
         };
+        if let Some(Slowness { times, .. }) = self.blame.duration
+            && !(1.1..=100.0).contains(&times)
+        {
+            return Err(format!(
+                "blame.duration.times is {times}; it must be 1.1 to 100"
+            ));
+        }
         percent("blame.error_percent", self.blame.error_percent, 0.1)?;
         percent("blame.margin_percent", self.blame.margin_percent, 0.0)?;
         percent(
@@ -388,7 +413,7 @@ mod tests {
     #[test]
     fn what_cannot_be_carried_out_is_refused_by_name() {
         type Change = fn(&mut Value);
-        let cases: [(Change, &str); 13] = [
+        let cases: [(Change, &str); 14] = [
             (
                 |v| v["alias"] = json!("arn:aws:lambda:eu-west-1:123456789012:function:orders"),
                 "is no alias",
@@ -439,6 +464,10 @@ mod tests {
             (
                 |v| v["codedeploy"] = json!("never"),
                 "codedeploy is neither a deployment group nor none; give",
+            ),
+            (
+                |v| v["blame"] = json!({"duration": {"times": 1.0}}),
+                "blame.duration.times is 1; it must be 1.1 to 100",
             ),
             (|v| v["alais"] = json!(1), "unknown field `alais`"),
         ];

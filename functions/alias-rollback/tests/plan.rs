@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use alias_rollback::AliasRollback;
 use alias_rollback::memory::{Attested, Condemned, Memory, RolledBack, Serving, learn};
 use alias_rollback::observed::{
-    Alias, Deployment, Minutes, Observed, Served, State, Traffic, Version,
+    Alias, Deployment, Durations, Minutes, Observed, Served, State, Traffic, Version,
 };
 use alias_rollback::plan::{Plan, Step, plan, to_look_up};
 use alias_rollback::policy::Rollback;
@@ -694,6 +694,99 @@ fn events_that_were_not_processed_speak_against_a_version() {
     }
     observed.minutes.event_sources.clear();
     waits(&decide(&observed, &memory(&[3])), unseen);
+}
+
+fn watching_durations() -> Rollback {
+    let mut policy = policy();
+    policy.blame.duration = Some(serde_json::from_value(json!({"times": 2})).unwrap());
+    policy
+}
+
+/// How long invocations took up to now, on average, the oldest first, of as many as were invoked.
+fn took(invoked: &Minutes, averages: &[(i64, u64)]) -> Durations {
+    let each = averages.iter().flat_map(|(length, average)| {
+        let length = usize::try_from(*length).unwrap();
+        std::iter::repeat_n(*average, length)
+    });
+    let minutes = invoked.iter().zip(each);
+    minutes
+        .map(|((at, traffic), average)| (*at, traffic.invocations * average))
+        .collect()
+}
+
+#[test]
+fn a_version_that_takes_longer_than_the_one_before_is_to_blame_where_the_policy_says_so() {
+    let policy = watching_durations();
+    let known = memory(&[3]);
+    let lasting = |averages: &[(i64, u64)]| {
+        let mut observed = deployed(&[(80, 100, 0)]);
+        observed.minutes.durations = took(&observed.minutes.alias, averages);
+        observed
+    };
+    let slow = lasting(&[(60, 120), (20, 300)]);
+    let plan = acts(decide_by(&policy, &slow, &known, None));
+    assert_eq!((plan.from, plan.to()), (5, 3));
+    let words = "300 ms on average of 2000 invocations, 2.5 times as long as in the hour before it took over (120 ms on average of 6000)";
+    assert!(plan.why.contains(words), "{}", plan.why);
+    waits(&decide(&slow, &known), "does not fail by Lambda's figures");
+    for unconcerned in [
+        lasting(&[(60, 120), (20, 200)]),
+        // What is slow for a machine is fast for a human.
+        lasting(&[(60, 10), (20, 90)]),
+        // It was fast for longer than an onset may take.
+        lasting(&[(60, 120), (12, 120), (8, 3_000)]),
+        lasting(&[]),
+    ] {
+        let planned = decide_by(&policy, &unconcerned, &known, None);
+        waits(&planned, "does not fail by Lambda's figures");
+    }
+    let mut new = lasting(&[(60, 120), (20, 300)]);
+    new.minutes.alias = minutes(&[(60, 0, 0), (20, 100, 0)]);
+    waits(&decide_by(&policy, &new, &known, None), "does not fail");
+    let mut shared = slow.clone();
+    let peer = "arn:aws:lambda:eu-west-1:123456789012:function:billing:live";
+    let failing = minutes(&[(60, 50, 0), (20, 50, 20)]);
+    shared.minutes.peers = BTreeMap::from([(peer.to_owned(), failing)]);
+    escalates(
+        &decide_by(&policy, &shared, &known, None),
+        "others began to fail",
+    );
+    // Nor is it attested.
+    let later = now() + TimeDelta::minutes(1);
+    let mut healthy = slow.clone();
+    healthy.total = traffic(500, 0);
+    assert!(learn(&healthy, &watching_the_api(), Some(&known), later).is_some());
+    assert_eq!(learn(&healthy, &policy, Some(&known), later), None);
+}
+
+#[test]
+fn a_canary_that_takes_longer_than_the_version_beside_it_loses_its_weight() {
+    let policy = watching_durations();
+    let known = memory(&[]);
+    let lasting = |stable: u64, canary: u64| {
+        let mut observed = canary_behind_an_api(&[]);
+        let versions = [(4, stable), (5, canary)];
+        observed.minutes.durations_by_version = versions
+            .map(|(version, average)| {
+                let invoked = &observed.minutes.by_version[&version];
+                (version, took(invoked, &[(20, average)]))
+            })
+            .into();
+        observed
+    };
+    let plan = acts(decide_by(&policy, &lasting(120, 300), &known, None));
+    assert_eq!((plan.from, plan.to()), (5, 4));
+    let words = "version 5: 300 ms on average of 100 invocations, 2.5 times as long as version 4 (120 ms on average of 900)";
+    assert!(plan.why.contains(words), "{}", plan.why);
+    waits(
+        &decide_by(&policy, &lasting(120, 200), &known, None),
+        "fails by Lambda's",
+    );
+    let planned = decide_by(&policy, &lasting(300, 120), &known, None);
+    escalates(
+        &planned,
+        "takes longer than the new version 5, which may be the cure",
+    );
 }
 
 /// The weight may hold the version before.
