@@ -5,7 +5,7 @@ use std::io::{Cursor, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use aws_sdk_cloudwatch::types::{Dimension, MetricDatum, StandardUnit, StateValue};
+use aws_sdk_cloudwatch::types::{Dimension, MetricDatum, StateValue};
 use aws_sdk_codedeploy::types::{
     AppSpecContent, DeploymentStatus, RevisionLocation, RevisionLocationType,
 };
@@ -304,24 +304,33 @@ impl<'a> Guarded<'a> {
         errors: u32,
         at: DateTime<Utc>,
     ) -> Result {
-        let dimension =
-            |name: &str, value: &str| Dimension::builder().name(name).value(value).build();
         let resource = format!("{}:{ALIAS}", self.function);
-        let data = [("Invocations", invocations), ("Errors", errors)].map(|(metric, value)| {
+        let mut dimensions = vec![
+            ("FunctionName", self.function.as_str()),
+            ("Resource", resource.as_str()),
+        ];
+        dimensions.extend(version.map(|version| ("ExecutedVersion", version)));
+        let figures = [("Invocations", invocations), ("Errors", errors)];
+        self.counted(&dimensions, &figures, at).await
+    }
+
+    /// Puts on record what Lambda counted in a minute under these dimensions.
+    pub async fn counted(
+        &self,
+        dimensions: &[(&str, &str)],
+        figures: &[(&str, u32)],
+        at: DateTime<Utc>,
+    ) -> Result {
+        let dimensions = dimensions.iter();
+        let dimensions: Vec<_> = dimensions
+            .map(|(name, value)| Dimension::builder().name(*name).value(*value).build())
+            .collect();
+        let data = figures.iter().map(|(metric, value)| {
             MetricDatum::builder()
-                .metric_name(metric)
-                .unit(StandardUnit::Count)
-                .value(f64::from(value))
+                .metric_name(*metric)
+                .value(f64::from(*value))
                 .timestamp(SdkDateTime::from_secs(at.timestamp()))
-                .set_dimensions(Some(
-                    [
-                        dimension("FunctionName", &self.function),
-                        dimension("Resource", &resource),
-                    ]
-                    .into_iter()
-                    .chain(version.map(|version| dimension("ExecutedVersion", version)))
-                    .collect(),
-                ))
+                .set_dimensions(Some(dimensions.clone()))
                 .build()
         });
         self.world
@@ -329,7 +338,7 @@ impl<'a> Guarded<'a> {
             .cloudwatch
             .put_metric_data()
             .namespace("AWS/Lambda")
-            .set_metric_data(Some(data.into()))
+            .set_metric_data(Some(data.collect()))
             .send()
             .await?;
         Ok(())

@@ -226,6 +226,203 @@ async fn a_stopped_deployment_that_takes_nothing_back_ends_with_the_good_version
     .await
 }
 
+/// Partial batch failures are no errors of the function; its event source mapping counts them. The emulator's mappings have
+/// no metrics (AWS Lambda API Reference, "`ListEventSourceMappings`" and "`EventSourceMappingMetricsConfig`").
+#[tokio::test]
+async fn events_that_were_not_processed_lead_back() -> Result {
+    scenario("batches", async |world| {
+        let proxy = Proxy::start(&world.cloud).await?;
+        let codes = [code("one"), code("two")];
+        let mut guarded = Guarded::new(world, RUN_ONCE, &codes).await?;
+        guarded.attested("1", &proxy).await?;
+        guarded.set("blame", json!({"event_sources": true})).await?;
+        let mapping = |uuid: &str, metrics: &[&str]| {
+            json!({
+                "UUID": uuid,
+                "EventSourceArn": format!("arn:aws:sqs:eu-west-1:123456789012:{uuid}"),
+                "State": "Enabled",
+                "MetricsConfig": {"Metrics": metrics},
+            })
+        };
+        let counted = format!("{}-queue", guarded.function);
+        let mappings = [mapping(&counted, &["EventCount"]), mapping("silent", &[])];
+        let listed = json!({"EventSourceMappings": mappings}).to_string();
+        let listed = Fault::Reply(Reply::success(200, listed));
+        proxy.inject(Rule::new("lambda:ListEventSourceMappings", listed));
+        let now = Clock::system().now();
+        for (minutes, failed) in [(-20, 0), (-10, 0), (1, 60)] {
+            let at = now + TimeDelta::minutes(minutes);
+            let dimensions = [("EventSourceMappingUUID", counted.as_str())];
+            let figures = [
+                ("InvokedEventCount", 100),
+                ("FailedInvokeEventCount", failed),
+            ];
+            guarded.counted(&dimensions, &figures, at).await?;
+            guarded.served(None, 100, 0, at).await?;
+        }
+        let look = guarded.run(&proxy).later_by(TimeDelta::minutes(2));
+        let report = look.finish().await?.report()?;
+        is(&report, "Applied", "points to version 1 alone")?;
+        let told = format!("60 of 100 events of arn:aws:sqs:eu-west-1:123456789012:{counted}");
+        is(&report, "Applied", &told)?;
+        is(
+            &report,
+            "Applied",
+            "123456789012:silent has no EventCount metrics",
+        )
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_canary_that_takes_longer_loses_its_weight() -> Result {
+    scenario("slow", async |world| {
+        let codes = [code("one"), code("two")];
+        let mut guarded = Guarded::new(world, RUN_ONCE, &codes).await?;
+        guarded
+            .set("blame", json!({"duration": {"times": 2}}))
+            .await?;
+        guarded.point(&Pointing::with_canary("1", "2", 0.1)).await?;
+        let resource = format!("{}:{ALIAS}", guarded.function);
+        for (version, invocations, milliseconds) in [("1", 900, 900 * 120), ("2", 100, 100 * 300)] {
+            guarded
+                .served(Some(version), invocations, 0, lately())
+                .await?;
+            let dimensions = [
+                ("FunctionName", guarded.function.as_str()),
+                ("Resource", resource.as_str()),
+                ("ExecutedVersion", version),
+            ];
+            let took = [("Duration", milliseconds)];
+            guarded.counted(&dimensions, &took, lately()).await?;
+        }
+        let proxy = Proxy::start(&world.cloud).await?;
+        let report = guarded.run(&proxy).finish().await?.report()?;
+        is(&report, "Applied", "2.5 times as long as version 1")?;
+        assert_eq!(guarded.pointing().await?, Pointing::alone("1"));
+        Ok(())
+    })
+    .await
+}
+
+/// The third version fails, and the way back to the first is gone in steps.
+async fn in_steps<'a>(world: &'a World, percents: &[u8]) -> Result<Guarded<'a>> {
+    let proxy = Proxy::start(&world.cloud).await?;
+    let mut guarded = promoted(world, &proxy).await?;
+    let shift = json!({"percents": percents, "step_seconds": 60});
+    guarded.set("shift", shift).await?;
+    Ok(guarded)
+}
+
+/// What both versions serve some minutes after the alarm: invocations and errors of the bad and of the good one.
+async fn both_serve(guarded: &Guarded<'_>, minutes: i64, served: [(u32, u32); 2]) -> Result {
+    let at = Clock::system().now() + TimeDelta::minutes(minutes);
+    for (version, (invocations, errors)) in ["3", "1"].into_iter().zip(served) {
+        let version = Some(version);
+        guarded.served(version, invocations, errors, at).await?;
+    }
+    Ok(())
+}
+
+/// The look of the schedule some minutes after the alarm.
+async fn looks(guarded: &Guarded<'_>, proxy: &Proxy, minutes: i64) -> Result<Value> {
+    let look = guarded.run(proxy).on(&scheduled());
+    let look = look.later_by(TimeDelta::minutes(minutes)).finish();
+    look.await?.report()
+}
+
+/// The alarm recovers with the good version's first shares, and the bad version still fails the rest.
+#[tokio::test]
+async fn a_way_back_in_steps_is_gone_to_its_end_by_what_both_versions_serve() -> Result {
+    scenario("steps", async |world| {
+        let mut guarded = in_steps(world, &[10, 50, 100]).await?;
+        guarded.set("smoke_test", json!({"payload": {}})).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let report = guarded.run(&proxy).finish().await?.report()?;
+        is(&report, "Pending", "gives version 1 10 % of the traffic")?;
+        let share = |share| Pointing::with_canary("3", "1", share);
+        assert_eq!(guarded.pointing().await?, share(0.1));
+
+        // Another alarm on the alias leaves the run its way.
+        let again = Clock::system().now() + TimeDelta::seconds(1);
+        let event = alarm_event(&guarded.alarm, "OK", "ALARM", again);
+        let second = guarded.run(&proxy).on(&event);
+        let second = second.later_by(TimeDelta::seconds(90)).finish().await?;
+        is(
+            &second.report()?,
+            "Pending",
+            "goes back from version 3 to 1 in steps already",
+        )?;
+
+        let report = looks(&guarded, &proxy, 2).await?;
+        is(&report, "Pending", "too little to compare yet")?;
+        both_serve(&guarded, 3, [(900, 300), (100, 1)]).await?;
+        world.set_alarm(&guarded.alarm.name, StateValue::Ok).await?;
+        let report = looks(&guarded, &proxy, 5).await?;
+        is(&report, "Pending", "gives version 1 50 % of the traffic")?;
+        assert_eq!(guarded.pointing().await?, share(0.5));
+        assert_eq!(proxy.calls("lambda:Invoke").len(), 0);
+
+        both_serve(&guarded, 7, [(500, 200), (500, 2)]).await?;
+        let report = looks(&guarded, &proxy, 10).await?;
+        is(&report, "Applied", "points to version 1 alone")?;
+        assert_eq!(guarded.pointing().await?, Pointing::alone("1"));
+        assert_eq!(proxy.calls("lambda:UpdateAlias").len(), 3);
+        assert_eq!(proxy.calls("lambda:Invoke").len(), 1);
+        assert_eq!(world.told("blamed").await?, 1);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_way_back_that_does_no_better_is_undone() -> Result {
+    scenario("no-better", async |world| {
+        let guarded = in_steps(world, &[10, 100]).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let report = guarded.run(&proxy).finish().await?.report()?;
+        is(&report, "Pending", "gives version 1 10 % of the traffic")?;
+        both_serve(&guarded, 2, [(900, 300), (100, 40)]).await?;
+        let report = looks(&guarded, &proxy, 5).await?;
+        is(
+            &report,
+            "Escalated",
+            "40 errors in 100 invocations (40.0 %); version 3: 300 errors",
+        )?;
+        assert_eq!(guarded.pointing().await?, Pointing::alone("3"));
+        let again = Clock::system().now() + TimeDelta::minutes(6);
+        let event = alarm_event(&guarded.alarm, "OK", "ALARM", again);
+        let second = guarded.run(&proxy).on(&event);
+        let second = second.later_by(TimeDelta::minutes(6)).finish().await?;
+        is(
+            &second.report()?,
+            "Skipped",
+            "which was undone, in this incident already",
+        )?;
+        assert_eq!(proxy.calls("lambda:UpdateAlias").len(), 2);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_human_who_goes_elsewhere_between_two_steps_has_the_last_word() -> Result {
+    scenario("steps-human", async |world| {
+        let guarded = in_steps(world, &[10, 100]).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let report = guarded.run(&proxy).finish().await?.report()?;
+        is(&report, "Pending", "gives version 1 10 % of the traffic")?;
+        let elsewhere = Pointing::alone("2");
+        guarded.point(&elsewhere).await?;
+        let report = looks(&guarded, &proxy, 5).await?;
+        is(&report, "Escalated", "another hand changed")?;
+        assert_eq!(guarded.pointing().await?, elsewhere);
+        assert_eq!(proxy.calls("lambda:UpdateAlias").len(), 1);
+        Ok(())
+    })
+    .await
+}
+
 /// A function that answers its callers with a server error, as behind an API, does not fail by Lambda's own figures.
 #[tokio::test]
 async fn a_server_error_in_the_answer_fails_the_smoke_test() -> Result {
@@ -778,6 +975,86 @@ async fn stopping_a_deployment_survives_death_at_every_request() -> Result {
             ensure(moved.is_empty(), || format!("{moved:?}"))
         })
         .await
+    })
+    .await
+}
+
+/// Where the alarm's run and the look that ends a way back in steps can die.
+async fn deaths_in_steps() -> Result<[Vec<Death>; 2]> {
+    let mut deaths = [Vec::new(), Vec::new()];
+    scenario("steps-whole", async |world| {
+        let guarded = in_steps(world, &[10, 100]).await?;
+        let first = Proxy::start(&world.cloud).await?;
+        let report = guarded.run(&first).finish().await?.report()?;
+        is(&report, "Pending", "gives version 1 10 %")?;
+        both_serve(&guarded, 2, [(900, 300), (100, 1)]).await?;
+        let second = Proxy::start(&world.cloud).await?;
+        is(&looks(&guarded, &second, 5).await?, "Applied", "alone")?;
+        deaths = [first.deaths(), second.deaths()];
+        Ok(())
+    })
+    .await?;
+    ensure(deaths.iter().all(|deaths| deaths.len() > 20), || {
+        format!("{deaths:?}")
+    })?;
+    Ok(deaths)
+}
+
+/// Lets the schedule look until the way back has come to its end, at the good version, told once.
+async fn comes_to_its_end(guarded: &Guarded<'_>, proxy: &Proxy, from: i64) -> Result {
+    for minutes in (from..from + 40).step_by(5) {
+        // What both serve in each share, whenever it was given.
+        both_serve(guarded, minutes - 1, [(900, 300), (100, 1)]).await?;
+        let look = guarded.run(proxy).on(&scheduled());
+        let look = look.later_by(TimeDelta::minutes(minutes)).finish();
+        look.await?.response()?;
+        if guarded.pointing().await? == Pointing::alone("1") {
+            let look = guarded.run(proxy).on(&scheduled());
+            let look = look.later_by(TimeDelta::minutes(minutes + 5)).finish();
+            look.await?.response()?;
+            let told = guarded.world.told("blamed").await?;
+            return ensure(told == 1, || format!("blamed {told} times"));
+        }
+    }
+    Err(Failure::new("never at version 1"))
+}
+
+#[tokio::test]
+async fn a_way_back_in_steps_survives_death_at_every_request() -> Result {
+    let [first, second] = deaths_in_steps().await?;
+    each(first, AT_ONCE, async |death| {
+        scenario("steps-killed", async |world| {
+            let guarded = in_steps(world, &[10, 100]).await?;
+            let proxy = Proxy::start(&world.cloud).await?;
+            let run = guarded.run(&proxy);
+            run.clone().dies_at(&proxy, &death).await?;
+            let again = run.later_by(TimeDelta::minutes(1)).finish().await?;
+            let report = again.report()?;
+            is(&report, "Pending", "version 1")?;
+            comes_to_its_end(&guarded, &proxy, 5).await?;
+            let mut moved = proxy.calls("lambda:UpdateAlias");
+            moved.retain(|entry| entry.effect);
+            ensure(moved.len() == 2, || format!("{} moves", moved.len()))
+        })
+        .await
+        .during(&format!("{death:?}"))
+    })
+    .await?;
+    each(second, AT_ONCE, async |death| {
+        scenario("steps-ended", async |world| {
+            let guarded = in_steps(world, &[10, 100]).await?;
+            let proxy = Proxy::start(&world.cloud).await?;
+            let report = guarded.run(&proxy).finish().await?.report()?;
+            is(&report, "Pending", "gives version 1 10 %")?;
+            both_serve(&guarded, 2, [(900, 300), (100, 1)]).await?;
+            let dying = Proxy::start(&world.cloud).await?;
+            let look = guarded.run(&dying).on(&scheduled());
+            let look = look.later_by(TimeDelta::minutes(5));
+            look.dies_at(&dying, &death).await?;
+            comes_to_its_end(&guarded, &proxy, 10).await
+        })
+        .await
+        .during(&format!("{death:?}"))
     })
     .await
 }

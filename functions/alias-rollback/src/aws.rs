@@ -13,8 +13,8 @@ use aws_sdk_lambda::operation::get_function_configuration::GetFunctionConfigurat
 use aws_sdk_lambda::operation::update_alias::UpdateAliasError;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{
-    AliasRoutingConfiguration, EventSourceMappingConfiguration, EventSourceMappingMetric,
-    EventSourceMappingMetricsConfig, FunctionConfiguration, Layer,
+    AliasRoutingConfiguration, DeadLetterConfig, EventSourceMappingConfiguration,
+    EventSourceMappingMetric, EventSourceMappingMetricsConfig, FunctionConfiguration, Layer,
     ProvisionedConcurrencyStatusEnum, State as LambdaState, StateReasonCode,
 };
 use chrono::{DateTime, TimeDelta, Utc};
@@ -25,9 +25,12 @@ use shared::metric_data;
 use shared::remediation::Clearance;
 
 use crate::error::RollbackError;
-use crate::observed::{Alias, Deployment, Minutes, Observed, Served, State, Traffic, Version};
+use crate::observed::{
+    Alias, Deployment, Minutes, Observed, Provisioned, Served, State, Traffic, Version,
+};
 use crate::onset::minute_of;
 use crate::policy::{CodeDeploy, DeploymentGroup, Rollback, SmokeTest, name_and_qualifier};
+use crate::shift;
 
 /// Pages of versions read at most; 50 versions each.
 const PAGES: usize = 20;
@@ -59,15 +62,11 @@ pub enum Moved {
     Overtaken,
 }
 
-/// How it stands with provisioned concurrency.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Provisioned {
-    /// There is none.
-    None,
-    /// It is there.
-    Ready,
-    /// It is being allocated.
-    Allocating,
+/// An alias that was not put as it should be, as far as the answer tells.
+struct Unput {
+    error: AwsError,
+    /// Whether it has another revision than the one observed.
+    overtaken: bool,
 }
 
 impl Aws {
@@ -95,7 +94,7 @@ impl Aws {
                 Some(CodeDeploy::No(_)) | None => Ok(None),
             }
         };
-        let (alias, (versions, more_versions), deployment, mappings, permitted, stack, allocating) =
+        let (alias, (versions, more_versions), deployment, mappings, permitted, stack, provisioned) =
             tokio::try_join!(
                 self.alias(function, policy.name()),
                 self.versions(function),
@@ -108,7 +107,9 @@ impl Aws {
         let reach = if scheduled {
             policy.attestation.max_window_seconds.get()
         } else {
-            policy.blame.recency_seconds.get()
+            let shift = policy.shift.as_ref().map(shift::patience);
+            let recent = policy.blame.recency_seconds.get();
+            recent.max(shift.unwrap_or_default())
         };
         let (counted, uncounted) = counted_sources(policy, &mappings);
         let (minutes, deployment) = tokio::try_join!(
@@ -126,7 +127,7 @@ impl Aws {
             minutes,
             scheduled,
             deployment,
-            allocating: allocating == Provisioned::Allocating,
+            provisioned,
             used_by: mappings
                 .into_iter()
                 .map(|mapping| mapping.source)
@@ -558,9 +559,44 @@ impl Aws {
         revision_id: &str,
         _clearance: Clearance<'_>,
     ) -> Result<Moved, RollbackError> {
+        let Err(error) = self.put(policy, (version, None), revision_id).await else {
+            return Ok(Moved::There);
+        };
+        // One that was at the version before has not been moved while a weight is left.
+        self.looked_up(policy, error, |alias| {
+            from.map_or(alias.points_alone_to(version), |from| {
+                alias.is_leaving(from, version)
+            })
+        })
+        .await
+    }
+
+    /// Gives a share of the traffic of one version to another, in percent, under the revision that was observed.
+    pub async fn share(
+        &self,
+        policy: &Rollback,
+        (from, to, percent): (u64, u64, u8),
+        revision_id: &str,
+        _clearance: Clearance<'_>,
+    ) -> Result<Moved, RollbackError> {
+        let put = self.put(policy, (from, Some((to, percent))), revision_id);
+        let Err(error) = put.await else {
+            return Ok(Moved::There);
+        };
+        self.looked_up(policy, error, |alias| alias.gives((from, to), percent))
+            .await
+    }
+
+    async fn put(
+        &self,
+        policy: &Rollback,
+        (version, share): (u64, Option<(u64, u8)>),
+        revision_id: &str,
+    ) -> Result<(), Unput> {
+        let weights = share.map(|(to, percent)| (to.to_string(), f64::from(percent) / 100.0));
         // Leaving the routing configuration out would leave the weights as they are.
-        let no_weights = AliasRoutingConfiguration::builder()
-            .set_additional_version_weights(Some(std::collections::HashMap::new()))
+        let weights = AliasRoutingConfiguration::builder()
+            .set_additional_version_weights(Some(weights.into_iter().collect()))
             .build();
         let answer = self
             .lambda
@@ -568,28 +604,33 @@ impl Aws {
             .function_name(policy.function_arn())
             .name(policy.name())
             .function_version(version.to_string())
-            .routing_config(no_weights)
+            .routing_config(weights)
             .revision_id(revision_id)
             .send()
             .await;
-        let Err(error) = answer else {
-            return Ok(Moved::There);
-        };
-        let changed = error
-            .as_service_error()
-            .is_some_and(UpdateAliasError::is_precondition_failed_exception);
-        let error = AwsError::new("lambda:UpdateAlias", policy.alias.as_str(), &error);
+        answer.map(drop).map_err(|error| {
+            let overtaken = error
+                .as_service_error()
+                .is_some_and(UpdateAliasError::is_precondition_failed_exception);
+            let error = AwsError::new("lambda:UpdateAlias", policy.alias.as_str(), &error);
+            Unput { error, overtaken }
+        })
+    }
+
+    /// An answer that was lost, or an earlier attempt of this run, may have put the alias as it should be.
+    async fn looked_up(
+        &self,
+        policy: &Rollback,
+        Unput { error, overtaken }: Unput,
+        is_there: impl Fn(&Alias) -> bool,
+    ) -> Result<Moved, RollbackError> {
         if !error.is_conflict() && !error.may_have_taken_effect() {
             return Err(RollbackError::Aws(error));
         }
-        // An answer that was lost, or an earlier attempt of this run, may have moved it already.
         let alias = self.alias(policy.function_arn(), policy.name()).await?;
-        // One that was at the version before has not been moved while a weight is left.
-        if from.map_or(alias.points_alone_to(version), |from| {
-            alias.is_leaving(from, version)
-        }) {
+        if is_there(&alias) {
             Ok(Moved::There)
-        } else if changed {
+        } else if overtaken {
             Ok(Moved::Overtaken)
         } else {
             Err(RollbackError::Aws(error))
@@ -663,6 +704,7 @@ fn published(number: u64, version: &FunctionConfiguration, state: Option<State>)
         number,
         code_sha256: version.code_sha256().unwrap_or_default().to_owned(),
         configuration: configuration(version),
+        in_common: in_common(version),
         published_at,
         state,
     }
@@ -711,6 +753,14 @@ fn state_of(answer: &GetFunctionConfigurationOutput) -> State {
             }
         }
     }
+}
+
+/// A digest of the role and the dead-letter queue.
+fn in_common(version: &FunctionConfiguration) -> String {
+    let queue = version.dead_letter_config();
+    let queue = queue.and_then(DeadLetterConfig::target_arn);
+    let settings = [version.role(), queue].map(Option::unwrap_or_default);
+    shared::ids::digest(&settings, 16)
 }
 
 /// A digest of what is published with a version besides its code: Lambda's own where it gives one.
@@ -763,6 +813,21 @@ struct Count {
 }
 
 impl Count {
+    /// How long it took what was invoked.
+    fn duration(&self) -> Self {
+        let version = match self.what {
+            Counted::Version(version) => Some(version),
+            _ => None,
+        };
+        Self {
+            what: Counted::Durations(version),
+            namespace: self.namespace,
+            all: "Duration",
+            bad: None,
+            dimensions: self.dimensions.clone(),
+        }
+    }
+
     /// The figures that it takes, by the beginning of their queries' ids.
     fn queries(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
         let bad = self.bad.map(|bad| ("bad", bad));
@@ -848,25 +913,20 @@ fn counts(policy: &Rollback, alias: &Alias, sources: &[&Mapping]) -> Vec<Count> 
             format!("{}:{}", policy.function(), policy.name()),
         ),
     ];
-    let took = |version, dimensions| Count {
-        what: Counted::Durations(version),
-        namespace: "AWS/Lambda",
-        all: "Duration",
-        bad: None,
-        dimensions,
-    };
     let mut counts = vec![of_function(Counted::Alias, "Errors", of_alias.clone())];
-    let slowness = policy.blame.duration;
-    counts.extend(slowness.map(|_| took(None, of_alias.clone())));
     for version in [alias.version].iter().chain(alias.weights.keys()) {
         let executed = ("ExecutedVersion", version.to_string());
-        let dimensions: Vec<_> = of_alias.iter().cloned().chain([executed]).collect();
-        counts.extend(slowness.map(|_| took(Some(*version), dimensions.clone())));
+        let dimensions = of_alias.iter().cloned().chain([executed]).collect();
         counts.push(of_function(
             Counted::Version(*version),
             "Errors",
             dimensions,
         ));
+    }
+    if policy.blame.duration.is_some() {
+        let durations = counts.iter().map(Count::duration);
+        let durations: Vec<_> = durations.collect();
+        counts.extend(durations);
     }
     if policy.blame.throttles {
         counts.push(of_function(Counted::Throttled, "Throttles", of_alias));

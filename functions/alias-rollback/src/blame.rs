@@ -22,6 +22,8 @@ pub(crate) struct Blamed {
     pub(crate) from: u64,
     /// The version beside it, where it has a weight and is the way back.
     pub(crate) beside: Option<u64>,
+    /// Whether what it is blamed for is counted of each version, where an alias has two.
+    pub(crate) counted: bool,
     pub(crate) why: String,
 }
 
@@ -60,6 +62,8 @@ struct Charge {
 /// What a charge rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
+    /// They are the errors of the version's invocations.
+    Errors,
     /// It is counted by the alias that the version has alone.
     Own,
     /// It is counted of an API that may have other parts.
@@ -93,6 +97,7 @@ pub(crate) fn promoted(
     let not = |reason| Err(Unblamed::ByNoMeans(reason));
     if let Some(last) = &memory.last
         && last.to == version
+        && !last.undone
     {
         return not(format!(
             "version {version} serves since the rollback from version {}, not by a deployment, so that the errors have another cause: {traffic}",
@@ -130,6 +135,7 @@ pub(crate) fn promoted(
     Ok(Blamed {
         from: version,
         beside: None,
+        counted: charge.kind == Kind::Errors,
         why: format!(
             "version {version}, serving for {}: {}{began}{better}",
             hours(age),
@@ -170,7 +176,12 @@ fn charge(observed: &Observed, blame: &Blame, took_over: TakeOver) -> Result<Cha
     let errors = counted(&observed.minutes.alias, took_over, window, blame);
     let told = errors.traffic.to_string();
     if fails(errors.traffic, blame) {
-        return Ok(Charge { told, ..errors });
+        let kind = Kind::Errors;
+        return Ok(Charge {
+            told,
+            kind,
+            ..errors
+        });
     }
     let failing = |minutes: &Minutes| {
         let charge = counted(minutes, took_over, Traffic::default(), blame);

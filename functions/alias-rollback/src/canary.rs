@@ -60,6 +60,7 @@ pub(crate) fn canary(
             Ok(Blamed {
                 from: canary,
                 beside: None,
+                counted: false,
                 why: format!("{told}; {why}"),
             })
         }
@@ -88,8 +89,12 @@ fn culprit(
                 "version {from}, which has a weight, is the older one and {how} than the newer version {main}: to give version {main} all the traffic is for a human to do, since nothing is rolled forward: {why}"
             )))
         } else {
-            let beside = None;
-            Ok(Blamed { from, beside, why })
+            Ok(Blamed {
+                from,
+                beside: None,
+                counted: true,
+                why,
+            })
         });
     }
     let [other] = others[..] else {
@@ -104,6 +109,7 @@ fn culprit(
         Ok(Blamed {
             from: main,
             beside: Some(other),
+            counted: true,
             why,
         })
     })

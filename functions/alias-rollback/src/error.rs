@@ -1,6 +1,7 @@
 //! What can keep a rollback from its work.
 
 use shared::aws_error::AwsError;
+use shared::ledger::LedgerError;
 use shared::remediation::{Failure, OutOfTime};
 use thiserror::Error;
 
@@ -16,6 +17,9 @@ pub enum RollbackError {
         /// The alias.
         alias: String,
     },
+    /// Progress could not be saved, so that nothing was changed.
+    #[error("{0}")]
+    Ledger(LedgerError),
     /// A call was not made, because the time was up.
     #[error(transparent)]
     OutOfTime(#[from] OutOfTime),
@@ -25,6 +29,7 @@ impl Failure for RollbackError {
     fn is_transient(&self) -> bool {
         match self {
             Self::Aws(error) => error.is_transient(),
+            Self::Ledger(error) => error.is_transient(),
             Self::Partial { .. } | Self::OutOfTime(_) => true,
         }
     }

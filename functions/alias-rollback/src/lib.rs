@@ -2,7 +2,7 @@
 //! was seen to serve well, or by stopping the deployment that brings it.
 //!
 //! The story of a run: [`aws`] reads what is [`observed`] of the alias, its versions and what each of them served,
-//! [`plan`] decides who is to blame, with [`onset`], and where to go, [`aws`] moves the alias under the revision that was observed, and
+//! [`plan`] decides who is to blame, with [`onset`], and where to go, with [`shift`] where it goes in steps, [`aws`] moves the alias under the revision that was observed, and
 //! [`memory`] keeps which versions are good, which are bad, and what was rolled back.
 
 pub mod aws;
@@ -15,6 +15,8 @@ pub mod observed;
 pub mod onset;
 pub mod plan;
 pub mod policy;
+pub mod shift;
+mod steps;
 
 use aws_config::SdkConfig;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -25,16 +27,16 @@ use shared::backoff;
 use shared::ledger::timeline::{Entry, Kind};
 use shared::outcome::Rule;
 use shared::remediation::{
-    Done, End, Lasting, Learning, Lesson, Moment, Never, OneRound, PlannedBy, Remediation,
-    Verified, Work,
+    Done, End, Lasting, Learning, Lesson, Moment, PlannedBy, Remediation, Rounds, Verified, Work,
 };
 
-use crate::aws::{Aws, Moved, Provisioned};
+use crate::aws::{Aws, Moved};
 use crate::error::RollbackError;
 use crate::memory::{Memory, RolledBack};
-use crate::observed::{Observed, State};
+use crate::observed::{Observed, Provisioned, State};
 use crate::plan::{Plan, Step};
 use crate::policy::Rollback;
+use crate::shift::Progress;
 
 /// The remediation's name.
 pub const NAME: &str = "alias-rollback";
@@ -77,6 +79,8 @@ pub struct Evidence {
 
 impl Remediation for AliasRollback {
     const NAME: &'static str = NAME;
+    /// A way back in steps goes by what the versions serve, and is not left half done.
+    const ENDS_WHAT_IT_BEGAN: bool = true;
     type Action = Rollback;
     type Observed = Observed;
     type Plan = Plan;
@@ -85,7 +89,8 @@ impl Remediation for AliasRollback {
     /// A rollback is not rolled forward: a mended version is deployed.
     type Reversal = Lasting;
     type Learning = Self;
-    type Rounds = OneRound;
+    /// A way back in steps is one round each.
+    type Rounds = Self;
     type Error = RollbackError;
 
     async fn observe(
@@ -118,17 +123,24 @@ impl Remediation for AliasRollback {
         action: &Rollback,
         work: &Work<'_, Self>,
     ) -> Result<Done<Self>, RollbackError> {
-        let now = work.now();
         if let Some(end) = self.awake(plan, action, work).await? {
             return Ok(Done::new(end, "the alias was not moved"));
         }
+        let overtaken =
+            |reason: String| Done::new(End::Overtaken { reason }, "nothing was changed");
+        let changed = format!("{} was changed by another hand", action.alias);
         let (end, summary) = match &plan.step {
+            Step::Shift { .. } | Step::Watch { .. } | Step::Unshift { .. } => {
+                let stepped = self.stepped(plan, action, work).await?;
+                return Ok(stepped.unwrap_or_else(|| overtaken(changed)));
+            }
             Step::Point {
                 to,
                 revision_id,
                 drops_weight,
                 ..
             } => {
+                self.about_to_give(100, work).await?;
                 let clearance = work.clear("move the alias")?;
                 let versions = ((!drops_weight).then_some(plan.from), *to);
                 let moved = self
@@ -137,21 +149,18 @@ impl Remediation for AliasRollback {
                     .await?;
                 match moved {
                     Moved::There => self.moved(plan, action, work).await,
-                    Moved::Overtaken => {
-                        let reason = format!("{} was changed by another hand", action.alias);
-                        return Ok(Done::new(End::Overtaken { reason }, "nothing was changed"));
-                    }
+                    Moved::Overtaken => return Ok(overtaken(changed)),
                 }
             }
             Step::StopDeployment { deployment, .. } => {
                 let clearance = work.clear("stop the deployment")?;
                 if let Some(status) = self.aws.stop(deployment, clearance).await? {
-                    let reason = format!("deployment {deployment} has ended: {status}");
-                    return Ok(Done::new(End::Overtaken { reason }, "nothing was changed"));
+                    let ended = format!("deployment {deployment} has ended: {status}");
+                    return Ok(overtaken(ended));
                 }
                 let end = End::Settling {
                     reason: format!("{deployment} takes its time to roll back"),
-                    check_again_at: now + DEPLOYMENT_STOPS_WITHIN,
+                    check_again_at: work.now() + DEPLOYMENT_STOPS_WITHIN,
                 };
                 (
                     end,
@@ -159,36 +168,23 @@ impl Remediation for AliasRollback {
                 )
             }
         };
-        let memory = work.memory().cloned().unwrap_or_default().with(RolledBack {
-            incident_id: work.incident_id().to_owned(),
-            from: plan.from,
-            to: plan.to(),
-            at: now,
-        });
+        let memory = work.memory().cloned().unwrap_or_default();
+        let blamed = work.progress().is_none();
         Ok(Done {
-            evidence: Some(Evidence {
-                from: plan.from,
-                to: plan.to(),
-                why: plan.why.clone(),
-            }),
-            memory: Some(memory),
-            entries: vec![Entry {
-                kind: Kind::Blamed,
-                summary: plan.why.clone(),
-                detail: Value::Null,
-            }],
-            notes: [plan.drift.clone()]
-                .into_iter()
-                .chain(plan.unseen.clone())
-                .collect(),
-            ..Done::new(end, summary)
+            memory: Some(memory.with(rolled_back(plan, work))),
+            ..told(plan, Done::new(end, summary), blamed)
         })
     }
 
-    async fn settled(&self, plan: &Plan, action: &Rollback, work: &Work<'_, Self>) -> End<Never> {
+    async fn settled(
+        &self,
+        plan: &Plan,
+        action: &Rollback,
+        work: &Work<'_, Self>,
+    ) -> End<Progress> {
         match plan.step {
-            Step::Point { to, .. } => self.smoke_test(action, to, work).await,
             Step::StopDeployment { .. } => self.pointed_back(plan, action, work).await,
+            _ => self.smoke_test(action, plan.to(), work).await,
         }
     }
 
@@ -227,6 +223,38 @@ impl Remediation for AliasRollback {
     }
 }
 
+/// What is told of a rollback, and, the first time, who is to blame.
+fn told(plan: &Plan, done: Done<AliasRollback>, blamed: bool) -> Done<AliasRollback> {
+    let entry = Entry {
+        kind: Kind::Blamed,
+        summary: plan.why.clone(),
+        detail: Value::Null,
+    };
+    Done {
+        evidence: Some(Evidence {
+            from: plan.from,
+            to: plan.step.to(),
+            why: plan.why.clone(),
+        }),
+        entries: blamed.then_some(entry).into_iter().collect(),
+        notes: [plan.drift.clone()]
+            .into_iter()
+            .chain(plan.notes.clone())
+            .collect(),
+        ..done
+    }
+}
+
+fn rolled_back(plan: &Plan, work: &Work<'_, AliasRollback>) -> RolledBack {
+    RolledBack {
+        incident_id: work.incident_id().to_owned(),
+        from: plan.from,
+        to: plan.step.to(),
+        at: work.now(),
+        undone: false,
+    }
+}
+
 impl Learning<Self> for AliasRollback {
     fn learn(
         observed: &Observed,
@@ -235,6 +263,35 @@ impl Learning<Self> for AliasRollback {
         now: DateTime<Utc>,
     ) -> Option<Lesson<Memory>> {
         memory::learn(observed, action, memory, now)
+    }
+}
+
+impl Rounds<Self> for AliasRollback {
+    type Progress = Progress;
+
+    fn at_most(action: &Rollback) -> u32 {
+        let shift = action.shift.as_ref();
+        let steps = shift.map_or(1, |shift| shift.percents.len());
+        u32::try_from(steps).unwrap_or(u32::MAX)
+    }
+
+    fn remembered(
+        _progress: Option<&Progress>,
+        memory: Option<&Memory>,
+        _now: DateTime<Utc>,
+    ) -> Option<Memory> {
+        let memory = memory.filter(|memory| memory.shifting.is_some());
+        memory.cloned().map(Memory::undone)
+    }
+
+    /// No round asks for the next at once: the schedule begins it when the share was served for a while.
+    async fn carry_on(
+        _remediation: &Self,
+        _progress: &Progress,
+        _function_arn: &str,
+        _payload: &Value,
+    ) -> Result<(), RollbackError> {
+        Ok(())
     }
 }
 
@@ -247,9 +304,12 @@ impl AliasRollback {
         plan: &Plan,
         action: &Rollback,
         work: &Work<'_, Self>,
-    ) -> Result<Option<End<Never>>, RollbackError> {
+    ) -> Result<Option<End<Progress>>, RollbackError> {
         let (
             Step::Point {
+                to, wakes: true, ..
+            }
+            | Step::Shift {
                 to, wakes: true, ..
             },
             Some(test),
@@ -301,7 +361,7 @@ impl AliasRollback {
         plan: &Plan,
         action: &Rollback,
         work: &Work<'_, Self>,
-    ) -> (End<Never>, String) {
+    ) -> (End<Progress>, String) {
         let (from, to) = (plan.from, plan.to());
         let alone = format!("{} points to version {to} alone", action.alias);
         let dropped = matches!(
@@ -354,7 +414,7 @@ impl AliasRollback {
         plan: &Plan,
         action: &Rollback,
         work: &Work<'_, Self>,
-    ) -> End<Never> {
+    ) -> End<Progress> {
         let (from, to) = (plan.from, plan.to());
         let left = |reason: String| End::Escalated {
             rule: Rule::Unsafe,
@@ -392,7 +452,7 @@ impl AliasRollback {
     }
 
     /// The end of a rollback: what the alias answers now.
-    async fn smoke_test(&self, action: &Rollback, to: u64, work: &Work<'_, Self>) -> End<Never> {
+    async fn smoke_test(&self, action: &Rollback, to: u64, work: &Work<'_, Self>) -> End<Progress> {
         let Some(test) = &action.smoke_test else {
             return End::Finished;
         };

@@ -27,6 +27,8 @@ pub struct Memory {
     pub bad: BTreeMap<u64, Condemned>,
     /// The last rollback.
     pub last: Option<RolledBack>,
+    /// A way back in steps that is under way.
+    pub shifting: Option<RolledBack>,
 }
 
 /// A version with all the traffic.
@@ -70,9 +72,31 @@ pub struct RolledBack {
     pub to: u64,
     /// When.
     pub at: DateTime<Utc>,
+    /// Whether it was undone, since the version that it went to did no better.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub undone: bool,
 }
 
 impl Memory {
+    /// With a way back in steps that is under way.
+    #[must_use]
+    pub fn shifting(mut self, shifting: RolledBack) -> Self {
+        self.shifting = Some(shifting);
+        self
+    }
+
+    /// With the way back in steps that was under way noted as undone: neither version is known to be worse.
+    #[must_use]
+    pub fn undone(mut self) -> Self {
+        if let Some(shifting) = self.shifting.take() {
+            self.last = Some(RolledBack {
+                undone: true,
+                ..shifting
+            });
+        }
+        self
+    }
+
     /// With a rollback noted.
     #[must_use]
     pub fn with(mut self, rolled_back: RolledBack) -> Self {
@@ -84,6 +108,7 @@ impl Memory {
         } = rolled_back.clone();
         self.condemn(from, at, Some(incident_id));
         self.last = Some(rolled_back);
+        self.shifting = None;
         self
     }
 
@@ -111,7 +136,7 @@ impl Memory {
         let before = self.serving.as_ref().map(|serving| serving.version);
         let ours = |before| {
             let last = self.last.as_ref();
-            last.is_some_and(|last| last.from == before && last.to == version)
+            last.is_some_and(|last| last.from == before && last.to == version && !last.undone)
         };
         if let Some(before) = before.filter(|before| *before > version && !ours(*before)) {
             news.push(format!("someone went back from version {before} by hand"));
@@ -144,7 +169,7 @@ pub fn learn(
 ) -> Option<Lesson<Memory>> {
     let mut known = memory.cloned().unwrap_or_default();
     // A canary, a deployment in flight, or weights that Lambda moves by itself blur who served what.
-    let moving = observed.deployment.is_some() || observed.allocating;
+    let moving = observed.deployment.is_some() || observed.is_allocating();
     if !observed.alias.weights.is_empty() || moving {
         return None;
     }

@@ -26,6 +26,22 @@ impl Alias {
         self.version == to && self.weights.keys().all(|version| *version == from)
     }
 
+    /// Whether it gives that share of the traffic of one version to another, in percent, and no other anything.
+    #[must_use]
+    pub fn gives(&self, (from, to): (u64, u64), percent: u8) -> bool {
+        match percent {
+            0 => self.points_alone_to(from),
+            100 => self.points_alone_to(to),
+            _ => {
+                let share = f64::from(percent) / 100.0;
+                let given = |(version, weight): (&u64, &f64)| {
+                    *version == to && (weight - share).abs() < 0.005
+                };
+                self.version == from && self.weights.len() == 1 && self.weights.iter().all(given)
+            }
+        }
+    }
+
     /// Whether a version has all the traffic.
     #[must_use]
     pub fn points_alone_to(&self, version: u64) -> bool {
@@ -42,6 +58,9 @@ pub struct Version {
     pub code_sha256: String,
     /// A digest of all else that was published with it: settings, variables, layers.
     pub configuration: String,
+    /// A digest of what two versions have to have in common for an alias to point to both: their role and their dead-letter
+    /// queue (AWS Lambda Developer Guide, "Create a routing configuration for a Lambda alias").
+    pub in_common: String,
     /// When it was published.
     pub published_at: Option<DateTime<Utc>>,
     /// Whether it can be invoked; `None` where that was not read, as of all that are no way back.
@@ -169,6 +188,18 @@ pub struct Served {
     pub peers: BTreeMap<String, Minutes>,
 }
 
+/// How it stands with provisioned concurrency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Provisioned {
+    /// There is none.
+    None,
+    /// It is there.
+    Ready,
+    /// It is being allocated: until it is, Lambda moves the alias's weights by itself.
+    Allocating,
+}
+
 /// All that was observed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Observed {
@@ -192,8 +223,8 @@ pub struct Observed {
     pub scheduled: bool,
     /// The `CodeDeploy` deployment in flight.
     pub deployment: Option<Deployment>,
-    /// Whether provisioned concurrency is being allocated: until it is, Lambda moves the alias's weights by itself.
-    pub allocating: bool,
+    /// How it stands with the alias's provisioned concurrency.
+    pub provisioned: Provisioned,
     /// Event source mappings and permissions that name the alias.
     pub used_by: Vec<String>,
     /// Event sources whose failed events the policy has counted, and of which that is not done: they have no metrics, or
@@ -211,6 +242,12 @@ impl Observed {
             return self.total;
         }
         self.by_version.get(&version).copied().unwrap_or_default()
+    }
+
+    /// Whether Lambda moves the alias's weights by itself.
+    #[must_use]
+    pub fn is_allocating(&self) -> bool {
+        self.provisioned == Provisioned::Allocating
     }
 
     /// What the policy asks for, and cannot be seen.

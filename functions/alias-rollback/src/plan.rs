@@ -12,7 +12,8 @@ use crate::blame::{Blamed, Unblamed, hours, promoted};
 use crate::canary::canary;
 use crate::memory::Memory;
 use crate::observed::{Observed, State, Traffic, Version};
-use crate::policy::{CodeDeploy, DeploymentGroup, Rollback};
+use crate::policy::{CodeDeploy, DeploymentGroup, Rollback, Shift};
+use crate::shift;
 
 /// Versions that are told of, with what speaks against each, where there is none to go back to.
 const TOLD: usize = 20;
@@ -20,6 +21,9 @@ const TOLD: usize = 20;
 /// How long after the alarm figures that do not show what it tells are waited for: those of an invocation come when it
 /// has ended, under the minute in which it began.
 const UNSEEN_FOR: TimeDelta = TimeDelta::minutes(10);
+
+/// By then a way back in steps has ended, or its run is dead: longer than the longest that a policy can have.
+const SHIFTS_WITHIN: TimeDelta = TimeDelta::hours(24);
 
 /// What is done.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,6 +41,40 @@ pub enum Step {
         /// Whether that version sleeps, and is woken before the alias moves.
         #[serde(default, skip_serializing_if = "is_not")]
         wakes: bool,
+    },
+    /// A share of the traffic goes to `to`, and the rest stays for now.
+    Shift {
+        /// The version.
+        to: u64,
+        /// Its share, in percent.
+        percent: u8,
+        /// The alias's revision that this rests on.
+        revision_id: String,
+        /// Whether that version sleeps, and is woken before.
+        #[serde(default, skip_serializing_if = "is_not")]
+        wakes: bool,
+    },
+    /// `to` keeps the share that it has, until there is enough to compare.
+    Watch {
+        /// The version.
+        to: u64,
+        /// Its share, in percent.
+        percent: u8,
+        /// Since when it has that.
+        since: DateTime<Utc>,
+        /// When to look again.
+        until: DateTime<Utc>,
+        /// What was compared.
+        reason: String,
+    },
+    /// The share of `to` is taken away again, since it does no better, and a human has to decide.
+    Unshift {
+        /// The version.
+        to: u64,
+        /// The alias's revision that this rests on.
+        revision_id: String,
+        /// What was compared.
+        reason: String,
     },
     /// The deployment is stopped, and rolls back by its own means.
     StopDeployment {
@@ -72,19 +110,34 @@ pub struct Plan {
     /// Newer versions that it does not go back to, each with the reason.
     #[serde(default)]
     pub skipped: Vec<String>,
-    /// What the decision does not rest on, although the policy asks for it.
+    /// What the policy asks for, and is not so: what could not be seen, or not be done in steps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub unseen: Vec<String>,
+    pub notes: Vec<String>,
     /// Whether the alias is invoked once afterwards.
     pub smoke_test: bool,
 }
 
 impl Plan {
-    /// The version that has all the traffic afterwards.
+    /// The version that has all the traffic in the end.
     #[must_use]
     pub fn to(&self) -> u64 {
         match &self.step {
-            Step::Point { to, .. } | Step::StopDeployment { to, .. } => *to,
+            Step::Unshift { .. } => self.from,
+            other => other.to(),
+        }
+    }
+}
+
+impl Step {
+    /// The version that is gone back to.
+    #[must_use]
+    pub fn to(&self) -> u64 {
+        match self {
+            Self::Point { to, .. }
+            | Self::Shift { to, .. }
+            | Self::Watch { to, .. }
+            | Self::Unshift { to, .. }
+            | Self::StopDeployment { to, .. } => *to,
         }
     }
 }
@@ -98,7 +151,10 @@ pub fn plan(
 ) -> PlannedBy<AliasRollback> {
     let unknown = Memory::default();
     let memory = moment.memory.unwrap_or(&unknown);
-    if let Some(planned) = begun(observed, policy, moment) {
+    let in_steps = moment.progress.and_then(|progress| {
+        shift::carry_on(observed, policy, (progress, moment.begun), moment.now)
+    });
+    if let Some(planned) = in_steps.or_else(|| begun(observed, policy, moment)) {
         return planned;
     }
     if let Some(left) = left_alone(observed, policy, memory, moment) {
@@ -126,7 +182,7 @@ pub fn plan(
         Err(Unblamed::Unsure(reason)) => return unsafe_to(reason),
     };
     match step(observed, policy, memory, (&blamed, moment.now)) {
-        Ok((step, skipped)) => Planned::Act {
+        Ok((step, skipped, at_once)) => Planned::Act {
             plan: Plan {
                 function: policy.function_arn().to_owned(),
                 alias: policy.name().to_owned(),
@@ -135,7 +191,7 @@ pub fn plan(
                 step,
                 why: blamed.why,
                 skipped,
-                unseen: observed.unseen().into_iter().collect(),
+                notes: observed.unseen().into_iter().chain(at_once).collect(),
                 smoke_test: policy.smoke_test.is_some(),
             },
             snapshot: None,
@@ -151,14 +207,19 @@ fn unsafe_to(reason: String) -> PlannedBy<AliasRollback> {
     }
 }
 
-/// How the traffic is taken away from the version that is to blame, and which versions were passed over for it.
+/// A step, the versions that were passed over for it, and why it is not the first of several where the policy wants them.
+type Chosen = (Step, Vec<String>, Option<String>);
+
+/// How the traffic is taken away from the version that is to blame.
 fn step(
     observed: &Observed,
     policy: &Rollback,
     memory: &Memory,
     (blamed, now): (&Blamed, DateTime<Utc>),
-) -> Result<(Step, Vec<String>), Box<PlannedBy<AliasRollback>>> {
-    let Blamed { from, beside, why } = blamed;
+) -> Result<Chosen, Box<PlannedBy<AliasRollback>>> {
+    let Blamed {
+        from, beside, why, ..
+    } = blamed;
     let main = observed.alias.version;
     let is_canary = *from != main;
     if let Some(deployment) = &observed.deployment {
@@ -189,6 +250,12 @@ fn step(
         None => way_back(observed, policy, memory, (blamed, now))?,
     };
     let Way { to, wakes, skipped } = way;
+    if sharing.is_none()
+        && let Some(shift) = &policy.shift
+    {
+        let (step, at_once) = first_step(observed, shift, blamed, (to, wakes));
+        return Ok((step, skipped, at_once));
+    }
     let step = match (&observed.deployment, &policy.codedeploy) {
         (Some(deployment), Some(CodeDeploy::Group(group))) => Step::StopDeployment {
             deployment: deployment.id.clone(),
@@ -202,7 +269,37 @@ fn step(
             wakes,
         },
     };
-    Ok((step, skipped))
+    Ok((step, skipped, None))
+}
+
+/// The first of several steps back, or all of them at once, and why.
+fn first_step(
+    observed: &Observed,
+    shift: &Shift,
+    blamed: &Blamed,
+    (to, wakes): (u64, bool),
+) -> (Step, Option<String>) {
+    let revision_id = observed.alias.revision_id.clone();
+    let obstacle = shift::obstacle(observed, (blamed.from, to), blamed.counted);
+    let first = shift.percents.first().copied().unwrap_or(100);
+    if obstacle.is_none() && first < 100 {
+        let step = Step::Shift {
+            to,
+            percent: first,
+            revision_id,
+            wakes,
+        };
+        return (step, None);
+    }
+    let step = Step::Point {
+        to,
+        revision_id,
+        drops_weight: false,
+        wakes,
+    };
+    let at_once =
+        obstacle.map(|why| format!("the alias is pointed at once, and not in steps: {why}"));
+    (step, at_once)
 }
 
 /// Why the alias is left alone, whoever is to blame.
@@ -218,10 +315,26 @@ fn left_alone(
         && last.incident_id == moment.incident_id
         && !moment.resuming
     {
+        let undone = if last.undone {
+            ", which was undone,"
+        } else {
+            ""
+        };
         return Some(nothing(format!(
-            "{alias} was rolled back from version {} to {} in this incident already; a second rollback would be a guess",
+            "{alias} was rolled back from version {} to {}{undone} in this incident already; a second rollback would be a guess",
             last.from, last.to
         )));
+    }
+    if let Some(shifting) = &memory.shifting
+        && moment.progress.is_none()
+        && moment.now - shifting.at < SHIFTS_WITHIN
+    {
+        return Some(Planned::Undecided {
+            reason: format!(
+                "{alias} goes back from version {} to {} in steps already, for {}",
+                shifting.from, shifting.to, shifting.incident_id
+            ),
+        });
     }
     let served = |traffic: &Traffic| traffic.invocations > 0;
     let invoked = served(&observed.total) || observed.by_version.values().any(served);
@@ -233,7 +346,7 @@ fn left_alone(
     if let Some(elsewhere) = pointed_elsewhere(observed, moment) {
         return Some(nothing(elsewhere));
     }
-    if observed.allocating {
+    if observed.is_allocating() {
         return Some(Planned::Undecided {
             reason: format!(
                 "provisioned concurrency of {alias} is being allocated, which moves the alias's weights by itself"
@@ -252,9 +365,14 @@ fn begun(
     let plan = moment.begun?;
     let alias = &observed.alias;
     match &plan.step {
+        // Progress is saved before a share is given, so that none was.
+        Step::Shift { revision_id, .. } if *revision_id == alias.revision_id => return None,
+        Step::Shift { .. } | Step::Watch { .. } | Step::Unshift { .. } => {
+            return Some(changed_since(policy, plan));
+        }
         _ if alias.points_alone_to(plan.to()) => {}
         // Whether another hand or Lambda itself moves it is to be seen when that is over.
-        _ if observed.allocating => return None,
+        _ if observed.is_allocating() => return None,
         // What was to be stopped has ended before it was.
         Step::StopDeployment { .. }
             if moment.overtaken.is_some() || alias.points_alone_to(plan.from) =>
@@ -266,20 +384,20 @@ fn begun(
         Step::StopDeployment { .. } => {}
         Step::Point { revision_id, .. } if *revision_id == alias.revision_id => return None,
         // It may have been moved, and back since: once more would be the second time in the incident.
-        Step::Point { to, .. } => {
-            return Some(Planned::Escalate {
-                rule: Rule::Unsafe,
-                reason: format!(
-                    "an earlier attempt was to point {} to version {to} and did not live to tell; another hand has changed the alias since, and it is left as it is",
-                    policy.alias
-                ),
-            });
-        }
+        Step::Point { .. } => return Some(changed_since(policy, plan)),
     }
     Some(Planned::Act {
         plan: plan.clone(),
         snapshot: None,
     })
+}
+
+fn changed_since(policy: &Rollback, plan: &Plan) -> PlannedBy<AliasRollback> {
+    unsafe_to(format!(
+        "an earlier attempt was to point {} to version {} and did not live to tell; another hand has changed the alias since, and it is left as it is",
+        policy.alias,
+        plan.step.to()
+    ))
 }
 
 /// Another hand was quicker, and pointed the alias to a version that the plan did not know: what that serves is still
@@ -477,9 +595,7 @@ fn drift(observed: &Observed, policy: &Rollback, (step, from): (&Step, u64)) -> 
     let drift = format!(
         "{owner} still takes version {from} for the right one: deploy a mended version, since deploying again as it is brings version {from} back"
     );
-    let to = match step {
-        Step::Point { to, .. } | Step::StopDeployment { to, .. } => *to,
-    };
+    let to = step.to();
     match &policy.codedeploy {
         Some(CodeDeploy::Group(_)) if to != observed.alias.version => format!(
             "{drift}; CodeDeploy deploys from the version that the alias points to: the next AppSpec needs CurrentVersion: {to}"

@@ -11,6 +11,9 @@ use shared::policy::{Action, Home};
 /// Peers at most: each is two figures of one call, which takes 500.
 const MOST_PEERS: usize = 20;
 
+/// Shares at most on the way back.
+const MOST_SHARES: usize = 5;
+
 /// One alias of a Lambda function.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -30,6 +33,10 @@ pub struct Rollback {
     /// fails is stopped. Left out, none is looked for, and a rollback tells that.
     #[serde(default)]
     pub codedeploy: Option<CodeDeploy>,
+    /// Goes back from a version that has all the traffic in steps, and compares both versions at each; at once where this
+    /// is left out.
+    #[serde(default)]
+    pub shift: Option<Shift>,
     /// Invokes the alias once after a rollback.
     #[serde(default)]
     pub smoke_test: Option<SmokeTest>,
@@ -89,6 +96,41 @@ pub struct Api {
     /// A stage of it; all of them where this is left out.
     #[serde(default)]
     pub stage: Option<String>,
+}
+
+/// A way back in steps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Shift {
+    /// The shares of the traffic that the earlier version gets one after the other, in percent: at most five, each 1 to 100
+    /// and more than the one before, the last 100.
+    pub percents: Vec<u8>,
+    /// How long each share is watched at least, 60 to 3,600 s, in whole minutes; three times as long at most.
+    pub step_seconds: NonZeroU32,
+}
+
+impl Shift {
+    fn check(&self) -> Result<(), String> {
+        let Self {
+            percents,
+            step_seconds,
+        } = self;
+        let rises = percents.is_sorted_by(|one, other| one < other);
+        let first = percents.first().is_some_and(|first| *first > 0);
+        let last = percents.last() == Some(&100);
+        if !rises || !first || !last || percents.len() > MOST_SHARES {
+            return Err(format!(
+                "shift.percents is {percents:?}; it must rise from 1 or more to 100, in at most {MOST_SHARES} steps"
+            ));
+        }
+        let step = step_seconds.get();
+        if !(60..=3_600).contains(&step) || !step.is_multiple_of(60) {
+            return Err(format!(
+                "shift.step_seconds is {step}; it must be 60 to 3600, in whole minutes"
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// When a version is recorded as good.
@@ -225,6 +267,19 @@ impl Rollback {
         self.parts().1
     }
 
+    fn check_shift(&self) -> Result<(), String> {
+        let Some(shift) = &self.shift else {
+            return Ok(());
+        };
+        if matches!(self.codedeploy, Some(CodeDeploy::Group(_))) {
+            return Err(
+                "shift and the deployment group of codedeploy would both give the alias weights, and undo each other's: leave shift out, or give \"codedeploy\": \"none\" where CodeDeploy does not deploy to it"
+                    .to_owned(),
+            );
+        }
+        shift.check()
+    }
+
     fn parts(&self) -> (&str, &str) {
         name_and_qualifier(&self.alias)
     }
@@ -318,6 +373,7 @@ impl Action for Rollback {
             self.attestation.max_window_seconds,
         )?;
         check_peers(&self.alias, &self.blame.peers)?;
+        self.check_shift()?;
         if let Some(test) = &self.smoke_test
             && !(100..=600).contains(&test.fails_from_status)
         {
@@ -413,7 +469,7 @@ mod tests {
     #[test]
     fn what_cannot_be_carried_out_is_refused_by_name() {
         type Change = fn(&mut Value);
-        let cases: [(Change, &str); 14] = [
+        let cases: [(Change, &str); 19] = [
             (
                 |v| v["alias"] = json!("arn:aws:lambda:eu-west-1:123456789012:function:orders"),
                 "is no alias",
@@ -468,6 +524,29 @@ mod tests {
             (
                 |v| v["blame"] = json!({"duration": {"times": 1.0}}),
                 "blame.duration.times is 1; it must be 1.1 to 100",
+            ),
+            (
+                |v| v["shift"] = json!({"percents": [10, 50], "step_seconds": 300}),
+                "shift.percents is [10, 50]; it must rise from 1 or more to 100, in at most 5 steps",
+            ),
+            (
+                |v| v["shift"] = json!({"percents": [50, 50, 100], "step_seconds": 300}),
+                "shift.percents is [50, 50, 100]",
+            ),
+            (
+                |v| v["shift"] = json!({"percents": [0, 100], "step_seconds": 300}),
+                "shift.percents is [0, 100]",
+            ),
+            (
+                |v| v["shift"] = json!({"percents": [10, 100], "step_seconds": 90}),
+                "shift.step_seconds is 90; it must be 60 to 3600, in whole minutes",
+            ),
+            (
+                |v| {
+                    v["codedeploy"] = json!({"application": "orders", "group": "live"});
+                    v["shift"] = json!({"percents": [10, 100], "step_seconds": 300});
+                },
+                "leave shift out, or give \"codedeploy\": \"none\"",
             ),
             (|v| v["alais"] = json!(1), "unknown field `alais`"),
         ];

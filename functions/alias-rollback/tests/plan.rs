@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use alias_rollback::AliasRollback;
 use alias_rollback::memory::{Attested, Condemned, Memory, RolledBack, Serving, learn};
 use alias_rollback::observed::{
-    Alias, Deployment, Durations, Minutes, Observed, Served, State, Traffic, Version,
+    Alias, Deployment, Durations, Minutes, Observed, Provisioned, Served, State, Traffic, Version,
 };
 use alias_rollback::plan::{Plan, Step, plan, to_look_up};
 use alias_rollback::policy::Rollback;
+use alias_rollback::shift::Progress;
 use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
 use serde_json::json;
@@ -60,6 +61,7 @@ fn observed() -> Observed {
             number,
             code_sha256: format!("sha-{number}"),
             configuration: "settings".into(),
+            in_common: "role".into(),
             published_at: Some(now() - TimeDelta::hours(10 - i64::try_from(number).unwrap())),
             state: Some(State::Active),
         };
@@ -79,7 +81,7 @@ fn observed() -> Observed {
         minutes: Served::default(),
         scheduled: true,
         deployment: None,
-        allocating: false,
+        provisioned: Provisioned::None,
         used_by: vec!["apigateway.amazonaws.com".into()],
         uncounted: Vec::new(),
         stack: Some("orders-prod".into()),
@@ -668,6 +670,341 @@ fn throttles_speak_against_a_version_where_the_policy_has_them_counted() {
     assert!(plan.why.contains(words), "{}", plan.why);
 }
 
+fn in_steps() -> Rollback {
+    let mut policy = policy();
+    policy.codedeploy = None;
+    let shift = json!({"percents": [10, 50, 100], "step_seconds": 300});
+    policy.shift = Some(serde_json::from_value(shift).unwrap());
+    policy
+}
+
+/// Version 3 has had 10 % of the traffic of version 5 for some minutes, in which each served that.
+fn shifted(minutes_ago: i64, bad: Traffic, good: Traffic) -> (Observed, Progress) {
+    let mut observed = observed();
+    observed.alias.weights = BTreeMap::from([(3, 0.1)]);
+    observed.alias.revision_id = "rev-2".into();
+    let at = now() - TimeDelta::minutes(1);
+    let served = |traffic| Minutes::from([(at, traffic)]);
+    observed.minutes.by_version = BTreeMap::from([(5, served(bad)), (3, served(good))]);
+    let progress = Progress {
+        from: 5,
+        to: 3,
+        percent: 10,
+        since: now() - TimeDelta::minutes(minutes_ago),
+        putting: None,
+    };
+    (observed, progress)
+}
+
+/// The next look at a way back in steps that the plan has begun.
+fn look(policy: &Rollback, observed: &Observed, progress: &Progress) -> PlannedBy<AliasRollback> {
+    let begun = acts(decide_by(
+        &in_steps(),
+        &self::observed(),
+        &memory(&[3]),
+        None,
+    ));
+    let event = event();
+    let known = memory(&[3]).shifting(RolledBack {
+        incident_id: INCIDENT.into(),
+        from: 5,
+        to: 3,
+        at: now(),
+        undone: false,
+    });
+    let moment = Moment {
+        progress: Some(progress),
+        now: now(),
+        resuming: true,
+        event: &event,
+        incident_id: INCIDENT,
+        memory: Some(&known),
+        begun: Some(&begun),
+        overtaken: None,
+        in_place: None,
+    };
+    plan(observed, policy, &moment)
+}
+
+fn next_step(observed: &Observed, progress: &Progress) -> Step {
+    acts(look(&in_steps(), observed, progress)).step
+}
+
+#[test]
+fn a_way_back_in_steps_begins_with_the_first_share() {
+    let first = acts(decide_by(&in_steps(), &observed(), &memory(&[3]), None));
+    let step = Step::Shift {
+        to: 3,
+        percent: 10,
+        revision_id: "rev-1".into(),
+        wakes: false,
+    };
+    assert_eq!((first.from, first.to(), &first.step), (5, 3, &step));
+    assert!(first.notes.is_empty());
+    // A canary's share is taken off at once: that is a step back itself.
+    let canary = acts(decide_by(&in_steps(), &with_canary(), &memory(&[]), None));
+    assert!(matches!(canary.step, Step::Point { to: 4, .. }));
+    let mut one = in_steps();
+    one.shift.as_mut().unwrap().percents = vec![100];
+    let plan = acts(decide_by(&one, &observed(), &memory(&[3]), None));
+    assert!(matches!(plan.step, Step::Point { to: 3, .. }) && plan.notes.is_empty());
+}
+
+#[test]
+fn what_cannot_be_judged_in_steps_goes_back_at_once_and_says_so() {
+    let known = memory(&[3]);
+    let mut provisioned = observed();
+    provisioned.provisioned = Provisioned::Ready;
+    let mut other_role = observed();
+    other_role.versions.get_mut(&3).unwrap().in_common = "another role".into();
+    let mut policy = in_steps();
+    policy.blame.throttles = true;
+    let mut throttled = deployed(&[(80, 100, 0)]);
+    throttled.minutes.throttled = minutes(&[(60, 100, 0), (20, 100, 50)]);
+    for (observed, words) in [
+        (provisioned, "has provisioned concurrency"),
+        (other_role, "differ in their role or dead-letter queue"),
+        (throttled, "is not counted by version"),
+    ] {
+        let plan = acts(decide_by(&policy, &observed, &known, None));
+        assert!(matches!(plan.step, Step::Point { to: 3, .. }), "{plan:?}");
+        let note = plan.notes.concat();
+        assert!(
+            note.contains("at once, and not in steps") && note.contains(words),
+            "{note}"
+        );
+    }
+}
+
+#[test]
+fn a_version_that_does_better_gets_the_next_share_once_the_step_is_over() {
+    let (mut observed, mut progress) = shifted(5, traffic(900, 300), traffic(100, 1));
+    assert_eq!(
+        next_step(&observed, &progress),
+        Step::Shift {
+            to: 3,
+            percent: 50,
+            revision_id: "rev-2".into(),
+            wakes: false,
+        }
+    );
+    progress.since = now() - TimeDelta::minutes(4);
+    match next_step(&observed, &progress) {
+        Step::Watch {
+            to: 3,
+            percent: 10,
+            since,
+            until,
+            reason,
+        } => {
+            assert_eq!(since, progress.since);
+            assert_eq!(until, now() + TimeDelta::minutes(1));
+            assert!(reason.contains("does better"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+    // The last step is the alias at the good version alone.
+    observed.alias.weights = BTreeMap::from([(3, 0.5)]);
+    progress.percent = 50;
+    progress.since = now() - TimeDelta::minutes(5);
+    let last = Step::Point {
+        to: 3,
+        revision_id: "rev-2".into(),
+        drops_weight: false,
+        wakes: false,
+    };
+    assert_eq!(next_step(&observed, &progress), last);
+    // So it is where the policy wants no steps any more.
+    let (observed, progress) = shifted(5, traffic(900, 300), traffic(100, 1));
+    let mut policy = in_steps();
+    policy.shift = None;
+    let plan = acts(look(&policy, &observed, &progress));
+    assert_eq!(plan.step, last);
+    assert!(plan.why.contains("60 errors in 200"), "{}", plan.why);
+}
+
+#[test]
+fn a_version_that_does_no_better_gives_its_share_back() {
+    let undone = |minutes_ago, bad, good, words: &str| {
+        let (observed, progress) = shifted(minutes_ago, bad, good);
+        match next_step(&observed, &progress) {
+            Step::Unshift {
+                to: 3,
+                revision_id,
+                reason,
+            } => {
+                assert_eq!(revision_id, "rev-2");
+                assert!(reason.contains(words), "{reason}");
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let rates = "version 3 with 10 % of the traffic since 2027-01-15 07:58 UTC: 40 errors in 100 invocations (40.0 %); version 5: 300 errors in 900 invocations (33.3 %); it does no better";
+    undone(2, traffic(900, 300), traffic(100, 40), rates);
+    undone(
+        15,
+        traffic(900, 0),
+        traffic(100, 0),
+        "neither fails, so that what failed has passed",
+    );
+    undone(
+        15,
+        traffic(900, 300),
+        traffic(19, 0),
+        "too little to compare, and its share",
+    );
+}
+
+#[test]
+fn what_is_too_little_to_compare_is_waited_for_as_long_as_a_step_may_last() {
+    for (bad, good, words) in [
+        (
+            traffic(900, 300),
+            traffic(19, 19),
+            "too little to compare yet",
+        ),
+        (
+            traffic(19, 19),
+            traffic(900, 0),
+            "too little to compare yet",
+        ),
+        (traffic(900, 10), traffic(100, 1), "neither fails"),
+    ] {
+        let (observed, progress) = shifted(14, bad, good);
+        match next_step(&observed, &progress) {
+            Step::Watch {
+                until,
+                reason,
+                since,
+                ..
+            } => {
+                assert_eq!(
+                    (until, since),
+                    (now() + TimeDelta::minutes(1), progress.since)
+                );
+                assert!(reason.contains(words), "{reason}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn an_alias_that_another_hand_changed_in_between_is_left() {
+    let (observed, progress) = shifted(5, traffic(900, 300), traffic(100, 1));
+    for pointing in [
+        (5, BTreeMap::new()),
+        (3, BTreeMap::new()),
+        (5, BTreeMap::from([(3, 0.5)])),
+        (6, BTreeMap::from([(3, 0.1)])),
+    ] {
+        let mut changed = observed.clone();
+        (changed.alias.version, changed.alias.weights) = pointing;
+        let planned = look(&in_steps(), &changed, &progress);
+        escalates(
+            &planned,
+            "was to take over from version 5 in steps and had 10 % of the traffic; it is left as it is, at version",
+        );
+    }
+}
+
+/// What is saved before a call tells whether the call was made, whatever became of who made it.
+#[test]
+fn an_attempt_that_died_about_a_step_is_taken_up_where_it_was() {
+    let (given, progress) = shifted(5, traffic(900, 300), traffic(100, 1));
+    // Before the first share, it is planned as if nothing had been.
+    let first = Progress {
+        percent: 0,
+        putting: Some(10),
+        ..progress.clone()
+    };
+    assert!(matches!(
+        next_step(&observed(), &first),
+        Step::Shift { percent: 10, .. }
+    ));
+    // After it, the share counts from now.
+    match next_step(&given, &first) {
+        Step::Watch {
+            percent: 10,
+            since,
+            until,
+            ..
+        } => {
+            assert_eq!((since, until), (now(), now() + TimeDelta::minutes(5)));
+        }
+        other => panic!("{other:?}"),
+    }
+    // The next one was not given, or was.
+    let next = Progress {
+        putting: Some(50),
+        ..progress.clone()
+    };
+    assert!(matches!(
+        next_step(&given, &next),
+        Step::Shift { percent: 50, .. }
+    ));
+    let mut half = given.clone();
+    half.alias.weights = BTreeMap::from([(3, 0.5)]);
+    assert!(matches!(
+        next_step(&half, &next),
+        Step::Watch { percent: 50, .. }
+    ));
+    // The last one was given, or taken away: that is concluded.
+    let mut alone = given.clone();
+    alone.alias.weights.clear();
+    let back = Progress {
+        putting: Some(0),
+        ..progress.clone()
+    };
+    match next_step(&alone, &back) {
+        Step::Unshift { reason, .. } => assert!(reason.contains("had 10 %"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    alone.alias.version = 3;
+    let last = Progress {
+        putting: Some(100),
+        ..progress
+    };
+    assert!(matches!(
+        next_step(&alone, &last),
+        Step::Point { to: 3, .. }
+    ));
+}
+
+#[test]
+fn a_second_alarm_waits_for_the_way_back_that_is_under_way() {
+    let (observed, _) = shifted(5, traffic(900, 300), traffic(100, 1));
+    let shifting = |hours| {
+        memory(&[3]).shifting(RolledBack {
+            incident_id: "inc-0".into(),
+            from: 5,
+            to: 3,
+            at: now() - TimeDelta::hours(hours),
+            undone: false,
+        })
+    };
+    waits(
+        &decide_by(&in_steps(), &observed, &shifting(0), None),
+        "goes back from version 5 to 3 in steps already, for inc-0",
+    );
+    // A run that died for good holds up nobody for ever.
+    let mut served = observed.clone();
+    served.by_version = BTreeMap::from([(5, traffic(900, 300)), (3, traffic(100, 1))]);
+    let plan = acts(decide_by(&in_steps(), &served, &shifting(24), None));
+    assert!(matches!(plan.step, Step::Point { to: 3, .. }));
+    // What was undone is not tried again, and speaks against neither version.
+    let undone = shifting(0).undone();
+    assert!(undone.shifting.is_none() && undone.bad.is_empty());
+    let mut ended = undone.clone();
+    ended.last.as_mut().unwrap().incident_id = INCIDENT.into();
+    let planned = decide_by(&in_steps(), &self::observed(), &ended, None);
+    does_nothing(&planned, "which was undone, in this incident already");
+    assert!(matches!(
+        acts(decide_by(&in_steps(), &self::observed(), &undone, None)).step,
+        Step::Shift { .. }
+    ));
+}
+
 /// Partial batch failures are none of the function's errors.
 #[test]
 fn events_that_were_not_processed_speak_against_a_version() {
@@ -683,7 +1020,7 @@ fn events_that_were_not_processed_speak_against_a_version() {
     let words = "1000 of 2000 events of arn:aws:sqs:eu-west-1:123456789012:orders were not processed, since 2027-01-15 07:40 UTC";
     assert!(plan.why.contains(words), "{}", plan.why);
     let unseen = "events that failed are not counted of every event source: arn:aws:sqs:eu-west-1:123456789012:late";
-    assert_eq!(plan.unseen, [unseen]);
+    assert_eq!(plan.notes, [unseen]);
     for (figures, words) in [
         ([(40, 100, 1), (40, 100, 50)], "before version 5 took over"),
         ([(76, 100, 1), (4, 100, 50)], "16 min after version 5"),
@@ -852,7 +1189,7 @@ fn errors_of_few_invocations_are_looked_at_again() {
 fn an_alias_whose_concurrency_is_being_allocated_is_looked_at_again() {
     let begun = acts(decide(&observed(), &memory(&[3])));
     for mut observed in [observed(), with_canary()] {
-        observed.allocating = true;
+        observed.provisioned = Provisioned::Allocating;
         observed.alias.revision_id = "rev-2".into();
         for begun in [None, Some(&begun)] {
             match decide_begun(&observed, &memory(&[3]), begun) {
@@ -865,7 +1202,7 @@ fn an_alias_whose_concurrency_is_being_allocated_is_looked_at_again() {
         assert_eq!(learn(&observed, &policy(), None, now()), None);
     }
     let mut moved = observed();
-    moved.allocating = true;
+    moved.provisioned = Provisioned::Allocating;
     moved.alias.version = 3;
     let again = decide_begun(&moved, &memory(&[3]), Some(&begun));
     assert_eq!(acts(again), begun);
@@ -1015,6 +1352,7 @@ fn a_version_that_someone_went_back_from_is_not_chosen() {
         from: 5,
         to: 4,
         at: now(),
+        undone: false,
     });
     let lesson = learn(&earlier, &policy(), Some(&ours), now()).unwrap();
     let known = &lesson.memory;
@@ -1177,6 +1515,7 @@ fn one_incident_sees_one_rollback() {
         from: 6,
         to: 5,
         at: now(),
+        undone: false,
     });
     does_nothing(&decide(&observed(), &known), "in this incident already");
     let last = known.last.as_mut().unwrap();
@@ -1193,6 +1532,7 @@ fn what_a_rollback_brought_back_is_no_new_version() {
         from: 6,
         to: 5,
         at: now(),
+        undone: false,
     });
     does_nothing(
         &decide(&observed(), &known),
@@ -1306,6 +1646,7 @@ fn a_version_that_a_human_restored_after_a_rollback_is_forgiven() {
         from: 5,
         to: 3,
         at: now(),
+        undone: false,
     });
     assert!(!unseen.good.contains_key(&5) && unseen.bad.contains_key(&5));
     let mut rolled_back = observed();
@@ -1429,6 +1770,11 @@ fn situations() -> impl Strategy<Value = (Observed, Memory)> {
                 (deploying, allocating),
             )| {
                 weights.remove(&current);
+                let provisioned = if allocating {
+                    Provisioned::Allocating
+                } else {
+                    Provisioned::None
+                };
                 let served = |(invocations, errors): (u64, u64)| {
                     traffic(invocations, errors.min(invocations))
                 };
@@ -1445,6 +1791,7 @@ fn situations() -> impl Strategy<Value = (Observed, Memory)> {
                         .map(|(number, (code, state))| {
                             let version = Version {
                                 configuration: "settings".into(),
+                                in_common: "role".into(),
                                 number,
                                 code_sha256: code.into(),
                                 published_at: Some(now() - TimeDelta::hours(1)),
@@ -1461,7 +1808,7 @@ fn situations() -> impl Strategy<Value = (Observed, Memory)> {
                     minutes: Served::default(),
                     scheduled: true,
                     deployment: deploying.map(deployment),
-                    allocating,
+                    provisioned,
                     used_by: Vec::new(),
                     uncounted: Vec::new(),
                     stack: None,
@@ -1489,7 +1836,7 @@ proptest! {
             let blamed = observed.traffic_of(plan.from);
             prop_assert!(blamed.invocations >= 20 && blamed.error_percent() >= 5.0);
             prop_assert!(plan.to() != plan.from);
-            prop_assert!(!observed.allocating);
+            prop_assert!(!observed.is_allocating());
             let deployment = observed.deployment.as_ref();
             prop_assert!(deployment.is_none_or(|deployment| !deployment.rolls_back));
             let beside = observed.alias.weights.contains_key(&plan.to());
@@ -1505,6 +1852,35 @@ proptest! {
                 let bad = observed.versions.get(&plan.from).map(|version| &version.code_sha256);
                 prop_assert!(bad != Some(&target.code_sha256));
             }
+        }
+    }
+
+    /// Whatever both versions served: the good one gets more only where it does better, and gives its share back only
+    /// where it had its chance.
+    #[test]
+    fn no_figures_give_a_version_more_that_does_no_better(
+        (bad, bad_errors, good, good_errors) in (0_u64..300, 0_u64..300, 0_u64..300, 0_u64..300),
+        minutes_ago in 0_i64..30,
+        percent in prop::sample::select(vec![10_u8, 50]),
+    ) {
+        let bad = traffic(bad, bad_errors.min(bad));
+        let good = traffic(good, good_errors.min(good));
+        let (mut observed, mut progress) = shifted(minutes_ago, bad, good);
+        observed.alias.weights = BTreeMap::from([(3, f64::from(percent) / 100.0)]);
+        progress.percent = percent;
+        let fair = minutes_ago >= 1 && bad.invocations >= 20 && good.invocations >= 20;
+        match next_step(&observed, &progress) {
+            Step::Shift { .. } | Step::Point { .. } => {
+                prop_assert!(fair && minutes_ago >= 5 && bad.error_percent() >= 5.0);
+                prop_assert!(good.error_percent() + 5.0 <= bad.error_percent());
+            }
+            Step::Unshift { .. } => {
+                prop_assert!(minutes_ago >= 15 || fair && good.error_percent() >= 5.0);
+            }
+            Step::Watch { until, .. } => {
+                prop_assert!(minutes_ago < 15 && until > now());
+            }
+            Step::StopDeployment { .. } => prop_assert!(false, "there is none"),
         }
     }
 }

@@ -274,6 +274,9 @@ pub trait Remediation: Sized + Send + Sync + 'static {
     /// failed meanwhile. The schedule does then what was begun, or refused for a reason that passes, for as long as it
     /// takes up what waits.
     const OUTLASTS_ALARM: bool = false;
+    /// Whether a run that has saved progress is carried on although its alarm is back at OK, since what it did so far must
+    /// not be left half done.
+    const ENDS_WHAT_IT_BEGAN: bool = false;
     /// Its part of the policy.
     type Action: policy::Action;
     /// What it observes. Kept with each decision.

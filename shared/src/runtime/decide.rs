@@ -69,7 +69,7 @@ impl<R: Remediation> Runtime<R> {
             round: run.round,
             occasion: run.occasion,
             listed: run.may_act(),
-            outlasts_alarm: R::OUTLASTS_ALARM,
+            outlasts_alarm: R::OUTLASTS_ALARM || is_half_done::<R>(&read.facts),
             now,
         });
         let grounds = match verdict {
@@ -537,6 +537,12 @@ where
             looked => return looked,
         }
     }
+}
+
+/// Whether the run has begun what it ends whatever becomes of its alarm.
+fn is_half_done<R: Remediation>(facts: &Facts) -> bool {
+    let record = facts.record.as_ref();
+    R::ENDS_WHAT_IT_BEGAN && record.is_some_and(|record| record.progress.is_some())
 }
 
 /// The target's alarms, as far as they were read.
