@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use aws_sdk_apigateway::operation::create_domain_name::builders::CreateDomainNameFluentBuilder;
 use aws_sdk_apigateway::types::{IntegrationType, Op, PatchOperation};
 use aws_sdk_cloudfront::types::{
     AllowedMethods, CachedMethods, CustomOriginConfig, DefaultCacheBehavior, DistributionConfig,
@@ -243,6 +244,22 @@ impl<'a> Fronted<'a> {
             "maintenance_stage": world.name,
             "end_machine": world.machine_like(end).await?,
         }}))
+    }
+
+    /// Makes the custom domain anew with these settings. The local cloud cannot change a domain that is there.
+    pub async fn domain_is(
+        &self,
+        settings: impl FnOnce(CreateDomainNameFluentBuilder) -> CreateDomainNameFluentBuilder,
+    ) -> Result {
+        let api = &self.world.aws.apigateway;
+        api.delete_domain_name()
+            .domain_name(&self.host)
+            .send()
+            .await?;
+        settings(api.create_domain_name().domain_name(&self.host))
+            .send()
+            .await?;
+        map_root(self.world, &self.host, &self.service).await
     }
 
     /// A URL of the service.
@@ -505,6 +522,25 @@ pub async fn service(world: &World) -> Result<String> {
     Ok(id)
 }
 
+/// An API whose stage `closed` wants a signature at the root.
+pub async fn closed(world: &World) -> Result<String> {
+    let api = &world.aws.apigateway;
+    let id = service(world).await?;
+    let resources = api.get_resources().rest_api_id(&id).send().await?;
+    let root = resources.items().iter().find(|it| it.path() == Some("/"));
+    let root = root.and_then(|root| root.id()).during("the root")?;
+    api.put_method()
+        .rest_api_id(&id)
+        .resource_id(root)
+        .http_method("GET")
+        .authorization_type("AWS_IAM")
+        .send()
+        .await?;
+    let deployment = api.create_deployment().rest_api_id(&id);
+    deployment.stage_name("closed").send().await?;
+    Ok(id)
+}
+
 /// The path at which the local cloud serves the service without a domain.
 #[must_use]
 pub fn origin_path(service: &str) -> String {
@@ -521,6 +557,11 @@ pub fn path_without_domain(api: &str, stage: &str) -> String {
 pub async fn map_domain(world: &World, host: &str, service: &str) -> Result {
     let api = &world.aws.apigateway;
     api.create_domain_name().domain_name(host).send().await?;
+    map_root(world, host, service).await
+}
+
+async fn map_root(world: &World, host: &str, service: &str) -> Result {
+    let api = &world.aws.apigateway;
     api.create_base_path_mapping()
         .domain_name(host)
         .rest_api_id(service)

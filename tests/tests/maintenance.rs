@@ -1,6 +1,10 @@
 //! A maintenance page before a distribution and before a custom domain: raised, kept, bypassed and taken down, whoever
 //! interferes or dies.
 
+use aws_sdk_apigateway::operation::create_domain_name::builders::CreateDomainNameFluentBuilder;
+use aws_sdk_apigateway::types::{
+    EndpointConfiguration, EndpointType, MutualTlsAuthenticationInput, RoutingMode,
+};
 use aws_sdk_cloudwatch::types::StateValue;
 use std::time::Duration;
 
@@ -48,6 +52,8 @@ async fn the_page_goes_up_with_the_alarm_and_down_with_it() -> Result {
         let incident = report["incident_id"].as_str().during("the incident")?;
         let during = fronted.get("/anything", &[]).await?;
         ensure(during.is_page(), || format!("{during:?}"))?;
+        // Nothing hides it from anybody.
+        assert!(report["notes"].is_null(), "{report}");
         assert!(during.body.contains(incident), "{during:?}");
         assert!(!during.body.contains("stageVariables"), "{during:?}");
         assert_eq!(during.header("retry-after"), "120");
@@ -566,6 +572,114 @@ async fn mappings_that_share_a_stage_come_down_each_by_itself() -> Result {
         let after = page::get(world, &second, "/", &[]).await?;
         ensure(after.is_service(), || format!("{after:?}"))?;
         world.holds_no_snapshot().await
+    })
+    .await
+}
+
+/// Nothing is changed where clients would not see the page: the domain does not use its mappings, the page's stage is not
+/// there, or its method wants a signature.
+#[tokio::test]
+async fn a_page_that_no_client_would_see_is_not_put_up() -> Result {
+    let cases = [
+        ("rules", "goes by routing rules alone"),
+        ("stage", "has no stage nowhere; create it"),
+        ("signature", "GET / of the maintenance API"),
+    ];
+    each(cases, AT_ONCE, async |(what, words)| {
+        scenario("page-hidden", async |world| {
+            let mut fronted = Fronted::new(world, Front::Domain, RUN_ONCE).await?;
+            let proxy = Proxy::start(&world.cloud).await?;
+            let front = &mut fronted.policy["targets"][0]["action"]["front"]["api_gateway"];
+            match what {
+                "rules" => {
+                    let rules = RoutingMode::RoutingRuleOnly;
+                    fronted
+                        .domain_is(|domain| domain.routing_mode(rules))
+                        .await?;
+                }
+                "stage" => front["maintenance_stage"] = json!("nowhere"),
+                _ => {
+                    front["maintenance_api"] = json!(page::closed(world).await?);
+                    front["maintenance_stage"] = json!("closed");
+                }
+            }
+            world.put_policy(&fronted.policy).await?;
+            let report = fronted.run(&proxy).finish().await?.report()?;
+            is(&report, "Escalated", words)?;
+            for change in [
+                "apigateway:UpdateStage",
+                "apigateway:UpdateBasePathMapping",
+                "states:StartExecution",
+            ] {
+                assert_eq!(proxy.calls(change).len(), 0, "{change}");
+            }
+            let after = fronted.get("/", &[]).await?;
+            ensure(after.is_service(), || format!("{after:?}"))?;
+            world.holds_no_snapshot().await
+        })
+        .await
+        .during(what)
+    })
+    .await
+}
+
+/// The page goes up for the clients that it is for, and comes down again; this function does not get through to either.
+#[tokio::test]
+async fn a_page_that_is_not_for_this_functions_eyes_is_told_as_that() -> Result {
+    type Settings = fn(CreateDomainNameFluentBuilder) -> CreateDomainNameFluentBuilder;
+    let cases: [(&str, Settings); 2] = [
+        ("mutual TLS", |domain| {
+            let truststore = MutualTlsAuthenticationInput::builder();
+            let truststore = truststore.truststore_uri("s3://trusted/certificates.pem");
+            domain.mutual_tls_authentication(truststore.build())
+        }),
+        ("is a private domain", |domain| {
+            let kind = EndpointConfiguration::builder().types(EndpointType::Private);
+            domain.endpoint_configuration(kind.build())
+        }),
+    ];
+    each(cases, AT_ONCE, async |(why, settings)| {
+        scenario("page-not-for-us", async |world| {
+            let mut fronted = Fronted::new(world, Front::Domain, RUN_ONCE).await?;
+            let proxy = Proxy::start(&world.cloud).await?;
+            fronted.domain_is(settings).await?;
+            let action = &mut fronted.policy["targets"][0]["action"];
+            action["url"] = json!("http://unseen.localhost:1/");
+            world.put_policy(&fronted.policy).await?;
+            let report = fronted.run(&proxy).finish().await?.report()?;
+            is(&report, "Pending", "the page cannot be seen from here")?;
+            is(&report, "Pending", why)?;
+            ensure(!report.to_string().contains("does not show"), || {
+                report.to_string()
+            })?;
+            assert!(fronted.get("/", &[]).await?.is_page());
+            let look = fronted.run(&proxy).on(&scheduled());
+            is(&look.finish().await?.report()?, "Pending", why)?;
+            let back = fronted.recovers(&proxy, TimeDelta::zero()).await?;
+            is(&back.finish().await?.report()?, "Applied", why)?;
+            assert!(fronted.get("/", &[]).await?.is_service());
+            world.holds_no_snapshot().await
+        })
+        .await
+        .during(why)
+    })
+    .await
+}
+
+/// Where a rule may come first, whoever asks for the page has the last word.
+#[tokio::test]
+async fn what_may_hide_a_page_is_told_with_it() -> Result {
+    scenario("page-rules", async |world| {
+        let fronted = Fronted::new(world, Front::Domain, RUN_ONCE).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let first = RoutingMode::RoutingRuleThenBasePathMapping;
+        fronted
+            .domain_is(|domain| domain.routing_mode(first))
+            .await?;
+        let report = fronted.run(&proxy).finish().await?.report()?;
+        is(&report, "Applied", "by its routing rules first")?;
+        assert!(fronted.get("/", &[]).await?.is_page());
+        Ok(())
     })
     .await
 }

@@ -212,7 +212,7 @@ async fn each_permission_of_the_page_is_needed_and_none_is_missing() -> Result {
         let heard = stack.world.listen("outcomes", &outcomes()).await?;
         let work = async || comes_and_goes(&guarded, &heard).await;
         stack
-            .needs_each_permission(stack.role_policies(), 16, work)
+            .needs_each_permission(stack.role_policies(), 18, work)
             .await
     })
     .await

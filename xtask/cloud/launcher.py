@@ -25,8 +25,8 @@
 14. BatchGetItem answers with at most 16 MB and leaves the other keys unprocessed.
 15. PutEvents refuses the entries that lack something or whose detail is no JSON object, each in its place, and a
     request that is too large as a whole.
-16. A stage's export tells the API as it was deployed, and not as it was edited since; of AWS_IAM, too, and of a cache
-    namespace only beside a cache key.
+16. A stage's export tells the API as it was deployed, and not as it was edited since; of AWS_IAM, too, of a cache
+    namespace only beside a cache key, and with all extensions of the gateway responses.
 17. A task of Step Functions calls API Gateway, as its machine's role (stepfunctions.py).
 
 The emulator is configured by its own environment variables; `xtask/src/cloud` sets them.
@@ -516,6 +516,33 @@ def with_signers(build: Callable[..., Json], operation: Callable[..., Json]) -> 
     return build_export, export_operation
 
 
+def with_gateway_responses(export: Callable[..., Any]) -> Callable[..., Any]:
+    """Tell in an export with all of API Gateway's extensions which gateway responses the stage's deployment has.
+
+    API Gateway Developer Guide, "x-amazon-apigateway-gateway-responses object"; exports that are published write the
+    status as a number.
+    """
+
+    def get_export(api_id: str, stage_name: str, export_type: str, headers: Json, query: Json) -> Any:
+        status, answered, body = export(api_id, stage_name, export_type, headers, query)
+        stage = apigateway_v1._stages_v1.get(api_id, {}).get(stage_name) or {}
+        deployed = apigateway_v1._deployed_gateway_responses.get(api_id, {}).get(stage.get("deploymentId", ""))
+        whole = "apigateway" in apigateway_v1._get_export_extensions(query)
+        if status != 200 or not whole or not deployed or answered["Content-Type"] != "application/json":
+            return status, answered, body
+        document = json.loads(body)
+        document["x-amazon-apigateway-gateway-responses"] = {
+            kind: {
+                **({"statusCode": int(response["statusCode"])} if response.get("statusCode") else {}),
+                **{name: response[name] for name in ("responseParameters", "responseTemplates") if response.get(name)},
+            }
+            for kind, response in deployed.items()
+        }
+        return status, answered, json.dumps(document, ensure_ascii=False).encode()
+
+    return get_export
+
+
 def with_namespaces_beside_keys(export: Callable[[Json], Json]) -> Callable[[Json], Json]:
     """Leave the cache namespace out of an export where there is no cache key, as the exports do that are published.
 
@@ -644,6 +671,7 @@ def main() -> None:
     apigateway_v1._create_deployment, apigateway_v1._get_export = with_deployments(
         apigateway_v1._create_deployment, apigateway_v1._get_export
     )
+    apigateway_v1._get_export = with_gateway_responses(apigateway_v1._get_export)
     apigateway_v1._build_api_export, apigateway_v1._export_operation = with_signers(
         apigateway_v1._build_api_export, apigateway_v1._export_operation
     )

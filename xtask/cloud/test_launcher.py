@@ -841,6 +841,22 @@ class Exports(Case):
             else:
                 self.assertIn("AccessDenied", self.code(apis.get_export, **wanted))
 
+    def test_gateway_responses_are_exported_with_all_extensions_as_they_were_deployed(self) -> None:
+        name = "x-amazon-apigateway-gateway-responses"
+        wanted = {"restApiId": self.api, "stageName": "prod", "exportType": "oas30", "accepts": "application/json"}
+
+        def exported(extensions: str) -> Json:
+            answer = self.apis.get_export(**wanted, parameters={"extensions": extensions})
+            responses = json.loads(answer["body"].read()).get(name) or {}
+            return {kind: response.get("statusCode") for kind, response in responses.items()}
+
+        self.put("NONE", [])
+        self.apis.put_gateway_response(restApiId=self.api, responseType="INVALID_API_KEY", statusCode="503")
+        self.apis.create_deployment(restApiId=self.api, stageName="prod")
+        self.apis.put_gateway_response(restApiId=self.api, responseType="UNAUTHORIZED", statusCode="503")
+        self.assertEqual(exported("apigateway"), {"INVALID_API_KEY": 503})
+        self.assertEqual(exported("integrations,authorizers"), {})
+
     def test_a_cache_namespace_is_exported_beside_a_key_only(self) -> None:
         self.put("NONE", [])
         self.apis.create_deployment(restApiId=self.api, stageName="prod")

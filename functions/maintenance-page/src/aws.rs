@@ -3,6 +3,7 @@
 
 mod api_gateway;
 mod cloudfront;
+mod in_force;
 
 use aws_config::SdkConfig;
 use shared::remediation::Work;
@@ -27,6 +28,9 @@ pub enum Moved {
 pub trait InFront {
     /// Reads it.
     fn look(&self) -> impl Future<Output = Result<Observed, PageError>> + Send;
+
+    /// Reads it, with what decides whether clients of `url` would see a page.
+    fn survey(&self, url: &str) -> impl Future<Output = Result<Observed, PageError>> + Send;
 
     /// Puts the page up.
     fn raise(
@@ -82,6 +86,14 @@ impl Aws {
         match self.front(policy) {
             Either::Distribution(front) => front.look().await,
             Either::CustomDomain(front) => front.look().await,
+        }
+    }
+
+    /// Reads what is in front of the service, with what decides whether its clients would see a page.
+    pub async fn survey(&self, policy: &Page) -> Result<Observed, PageError> {
+        match self.front(policy) {
+            Either::Distribution(front) => front.survey(&policy.url).await,
+            Either::CustomDomain(front) => Box::pin(front.survey(&policy.url)).await,
         }
     }
 

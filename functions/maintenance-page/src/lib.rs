@@ -1,10 +1,12 @@
 //! Puts a maintenance page before a service while an outage lasts, and takes it down afterwards.
 //!
-//! The story of a run: [`aws`] looks at what is in front of the service, [`plan`] decides whether a page goes up and
-//! what it says, [`aws`] puts it up, [`probe`] sees it as a client does, and [`plan::lowering`] says what comes down.
+//! The story of a run: [`aws`] looks at what is in front of the service, [`in_force`] tells whether a page there would be
+//! seen, [`plan`] decides whether one goes up and what it says, [`aws`] puts it up, [`probe`] sees it as a client does,
+//! and [`plan::lowering`] says what comes down.
 
 pub mod aws;
 pub mod error;
+pub mod in_force;
 pub mod plan;
 pub mod policy;
 pub mod probe;
@@ -51,14 +53,17 @@ impl MaintenancePage {
         }
     }
 
-    /// Fetches an address until a client sees there what is `wanted`, or time is up; gives the last answer.
+    /// Fetches an address until a client sees there what is `wanted`, or time is up; gives the last answer. What cannot be
+    /// seen from here is looked for once.
     async fn last_seen(
         &self,
         url: &str,
+        unseen: Option<&str>,
         work: &Work<'_, Self>,
         wanted: impl Fn(&Seen) -> bool,
     ) -> Result<Seen, PageError> {
-        let by = work.now() + SHOWS_WITHIN;
+        let patience = unseen.map_or(SHOWS_WITHIN, |_| TimeDelta::zero());
+        let by = work.now() + patience;
         loop {
             let seen = self.probe.fetch(url).await;
             if seen.as_ref().is_ok_and(&wanted) || work.now() >= by.min(work.until()) {
@@ -70,15 +75,31 @@ impl MaintenancePage {
     }
 
     /// What clients see once the page is down.
-    async fn service_again(&self, action: &Page, work: &Work<'_, Self>) -> String {
+    async fn service_again(
+        &self,
+        action: &Page,
+        unseen: Option<&str>,
+        work: &Work<'_, Self>,
+    ) -> String {
         let url = &action.url;
         let is_service = |seen: &Seen| seen.incident.is_none();
-        let told = match self.last_seen(url, work, is_service).await {
+        let told = match self.last_seen(url, unseen, work, is_service).await {
             Ok(seen) if is_service(&seen) => {
-                return format!("the page is down; {}", seen.of_the_service(url));
+                return match unseen {
+                    None => format!("the page is down; {}", seen.of_the_service(url)),
+                    Some(why) => format!(
+                        "the page is down; what {url} answers to its clients cannot be seen from here: {why} (it answers this function {})",
+                        seen.status
+                    ),
+                };
             }
             Ok(_) => format!("{url} still shows it"),
-            Err(error) => error.to_string(),
+            Err(error) => match unseen {
+                None => error.to_string(),
+                Some(why) => format!(
+                    "what {url} answers to its clients cannot be seen from here: {why} ({error})"
+                ),
+            },
         };
         format!("the page was taken down, and {told}")
     }
@@ -119,7 +140,7 @@ impl Remediation for MaintenancePage {
     type Rounds = OneRound;
     type Error = PageError;
 
-    const MOMENTARY: &'static [&'static str] = &["version", "until"];
+    const MOMENTARY: &'static [&'static str] = &["version", "until", "unseen", "notes"];
 
     fn needs_approval(action: &Page) -> bool {
         action.raise == Raise::WithApproval
@@ -131,7 +152,7 @@ impl Remediation for MaintenancePage {
         _event: Option<&AlarmEvent>,
         now: DateTime<Utc>,
     ) -> Result<Observed, PageError> {
-        let observed = Box::pin(self.aws.look(action)).await?;
+        let observed = Box::pin(self.aws.survey(action)).await?;
         Ok(observed.at(now))
     }
 
@@ -154,16 +175,18 @@ impl Remediation for MaintenancePage {
             reason,
             check_again_at: work.now() + TimeDelta::minutes(1),
         };
-        let end = match self.last_seen(&plan.url, work, is_up).await {
+        let unseen = plan.unseen.as_deref();
+        let end = match self.last_seen(&plan.url, unseen, work, is_up).await {
             Ok(seen) if is_up(&seen) => End::Finished,
-            Ok(seen) => settling(seen.instead_of_the_page(&plan.url)),
-            Err(error) => settling(format!("the page cannot be seen from here: {error}")),
+            Ok(seen) => settling(plan.instead(&seen)),
+            Err(error) => settling(plan.out_of_sight(&error)),
         };
         Ok(Done {
             evidence: Some(Evidence::Up {
                 notice: plan.announced(),
                 routes: plan.routes.clone(),
             }),
+            notes: plan.notes.clone(),
             ..Done::new(end, plan.summary())
         })
     }
@@ -173,12 +196,21 @@ impl Remediation for MaintenancePage {
         plan: &Plan,
         _evidence: Option<&Evidence>,
     ) -> Result<Verified, PageError> {
-        let seen = self.probe.fetch(&plan.url).await?;
+        let seen = match self.probe.fetch(&plan.url).await {
+            Ok(seen) => seen,
+            Err(error) if plan.unseen.is_some() => {
+                return Ok(Verified {
+                    holds: false,
+                    summary: plan.out_of_sight(&error),
+                });
+            }
+            Err(error) => return Err(error),
+        };
         let holds = plan.is_shown(&seen);
         let summary = if holds {
             format!("{} answers {} with the page", plan.url, seen.status)
         } else {
-            seen.instead_of_the_page(&plan.url)
+            plan.instead(&seen)
         };
         Ok(Verified { holds, summary })
     }
@@ -217,7 +249,10 @@ impl Reversal<Self> for MaintenancePage {
             }
             Lowering::TakeDown => {
                 match Box::pin(aws.lower(action, &observed, snapshot, work)).await? {
-                    Moved::There => remediation.service_again(action, work).await,
+                    Moved::There => {
+                        let unseen = snapshot.unseen.as_deref();
+                        remediation.service_again(action, unseen, work).await
+                    }
                     Moved::Overtaken => {
                         return Err(PageError::Contended {
                             subject: action.resource().to_owned(),

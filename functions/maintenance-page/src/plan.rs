@@ -9,6 +9,8 @@ use shared::policy::Action as _;
 use shared::remediation::{Moment, Planned, PlannedBy};
 
 use crate::MaintenancePage;
+use crate::error::PageError;
+use crate::in_force::{InForce, Outlook};
 use crate::policy::{Front, Mapping, Page};
 use crate::probe::Seen;
 
@@ -90,6 +92,9 @@ pub struct Observed {
     pub route: Option<Route>,
     /// The version to change, where there are versions.
     pub version: Option<String>,
+    /// What is in force before the page of a domain; `None` for a distribution, and where only the page is looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_force: Option<InForce>,
 }
 
 impl Observed {
@@ -122,6 +127,12 @@ pub struct Plan {
     /// approval holds whenever it is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<DateTime<Utc>>,
+    /// Why this function cannot see the page, where that is known before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unseen: Option<String>,
+    /// What may keep some clients from the page.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 impl Plan {
@@ -142,6 +153,31 @@ impl Plan {
             seen.is_page()
         } else {
             seen.is_page_of(&self.notice.incident)
+        }
+    }
+
+    /// What is told where an answer came and was not this page. What may hide the page is told with it.
+    #[must_use]
+    pub fn instead(&self, seen: &Seen) -> String {
+        let told = seen.instead_of_the_page(&self.url);
+        match (&self.unseen, &seen.incident) {
+            (Some(why), None) => format!(
+                "the page cannot be seen from here: {why} ({} answers this function {}); look from where the clients are",
+                self.url, seen.status
+            ),
+            _ if self.notes.is_empty() => told,
+            _ => format!("{told}; {}", self.notes.join("; ")),
+        }
+    }
+
+    /// What is told where no answer came.
+    #[must_use]
+    pub fn out_of_sight(&self, error: &PageError) -> String {
+        match &self.unseen {
+            Some(why) => format!(
+                "the page cannot be seen from here: {why} ({error}); look from where the clients are"
+            ),
+            None => format!("the page cannot be seen from here: {error}"),
         }
     }
 
@@ -243,6 +279,9 @@ pub struct Snapshot {
     /// Where it leads with the page; `None` for a distribution, and where an earlier release wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub page: Option<Route>,
+    /// Why this function could not see the page when it went up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unseen: Option<String>,
 }
 
 impl Snapshot {
@@ -289,8 +328,10 @@ pub fn plan(
         };
     }
     let put = held.map(|held| held.put_under(policy));
-    let routes = match routes(observed, put.as_ref().unwrap_or(policy)) {
-        Ok(routes) => routes,
+    let put = put.as_ref().unwrap_or(policy);
+    let planned = routes(observed, put).and_then(|routes| Ok((routes, outlook(observed, put)?)));
+    let (routes, outlook) = match planned {
+        Ok(planned) => planned,
         Err(reason) => {
             return Planned::Escalate {
                 rule: Rule::Unsafe,
@@ -301,6 +342,7 @@ pub fn plan(
     let snapshot = Snapshot {
         service: routes.as_ref().map(|routes| routes.service.clone()),
         page: routes.as_ref().map(|routes| routes.page.clone()),
+        unseen: outlook.unseen.clone(),
     };
     Planned::Act {
         plan: Plan {
@@ -309,6 +351,8 @@ pub fn plan(
             version: observed.version.clone(),
             url: policy.url.clone(),
             until: until(policy, moment.now),
+            unseen: outlook.unseen,
+            notes: outlook.notes,
         },
         snapshot: Some(snapshot),
     }
@@ -373,6 +417,14 @@ fn notice(policy: &Page, moment: &Moment<'_, MaintenancePage>) -> Notice {
             .clone_from(&store.health_check_paths);
     }
     notice
+}
+
+/// What can be said of the page before it goes up; an error where no client would see it.
+fn outlook(observed: &Observed, policy: &Page) -> Result<Outlook, String> {
+    match (&policy.front, &observed.in_force) {
+        (Front::ApiGateway(mapping), Some(in_force)) => in_force.outlook(mapping, &policy.url),
+        _ => Ok(Outlook::default()),
+    }
 }
 
 fn routes(observed: &Observed, policy: &Page) -> Result<Option<Routes>, String> {

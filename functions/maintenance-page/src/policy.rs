@@ -69,7 +69,8 @@ pub struct KeyValueStore {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mapping {
-    /// The mapping: `arn:aws:apigateway:<region>::/domainnames/<domain name>/basepathmappings/<base path>`.
+    /// The mapping: `arn:aws:apigateway:<region>::/domainnames/<domain name>/basepathmappings/<base path>`. A private
+    /// domain has its id behind its name: `<domain name>+<id>`.
     pub mapping: Arn,
     /// The REST API that answers with the page.
     pub maintenance_api: String,
@@ -111,7 +112,15 @@ impl Mapping {
     /// The custom domain's name.
     #[must_use]
     pub fn domain_name(&self) -> &str {
-        self.parts().0
+        let domain = self.parts().0;
+        domain.split_once('+').map_or(domain, |(name, _)| name)
+    }
+
+    /// The id of a private domain, without which API Gateway does not find it (Amazon API Gateway API Reference,
+    /// `GetBasePathMapping`).
+    #[must_use]
+    pub fn domain_name_id(&self) -> Option<&str> {
+        self.parts().0.split_once('+').map(|(_, id)| id)
     }
 
     /// The base path; `(none)` for the root.
@@ -155,6 +164,10 @@ impl Mapping {
             );
         }
         match &self.end_machine {
+            Some(_) if self.domain_name_id().is_some() => Err(format!(
+                "{} is of a private domain, and end_machine cannot name one by its id; leave end_machine out",
+                self.mapping
+            )),
             Some(machine) if !is_machine(machine) => Err(format!(
                 "end_machine is {machine}; give arn:aws:states:<region>:<account>:stateMachine:<name>"
             )),
@@ -321,6 +334,23 @@ mod tests {
         };
         assert_eq!(mapping.domain_name(), "api.example.com");
         assert_eq!(mapping.base_path(), "(none)");
+        assert_eq!(mapping.domain_name_id(), None);
+    }
+
+    #[test]
+    fn a_private_domain_is_named_with_its_id() {
+        let mut front = mapping();
+        front["api_gateway"]["mapping"] = json!(
+            "arn:aws:apigateway:eu-west-1:123456789012:/domainnames/api.example.com+b1/basepathmappings/shop"
+        );
+        check(&front, |_| {}).unwrap();
+        let private: Mapping = serde_json::from_value(front["api_gateway"].clone()).unwrap();
+        assert_eq!(private.domain_name(), "api.example.com");
+        assert_eq!(private.domain_name_id(), Some("b1"));
+        assert_eq!(private.base_path(), "shop");
+        front["api_gateway"]["end_machine"] = json!(MACHINE);
+        let error = check(&front, |_| {}).unwrap_err();
+        assert!(error.contains("leave end_machine out"), "{error}");
     }
 
     #[test]

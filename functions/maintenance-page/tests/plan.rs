@@ -4,10 +4,13 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use maintenance_page::MaintenancePage;
+use maintenance_page::error::PageError;
+use maintenance_page::in_force::{Domain, InForce, Routing, Stage};
 use maintenance_page::plan::{
     BY, Lowering, Notice, Observed, Plan, Route, Snapshot, holder_of, lowering, plan,
 };
 use maintenance_page::policy::{Front, Page};
+use maintenance_page::probe::Seen;
 use proptest::prelude::*;
 use serde_json::json;
 use shared::alarm::AlarmEvent;
@@ -68,6 +71,7 @@ fn observed(front: &str, by: Option<&str>) -> Observed {
         notice: by.map(notice),
         route: domain.then(|| route(if by.is_some() { "page" } else { "service" })),
         version: (!domain).then(|| "v1".to_owned()),
+        in_force: domain.then(InForce::default),
     }
 }
 
@@ -93,6 +97,7 @@ fn decide(
         held(Snapshot {
             service: None,
             page: None,
+            unseen: None,
         })
     });
     let moment = Moment {
@@ -152,6 +157,68 @@ fn a_page_that_is_down_goes_up_with_all_it_says() {
             "page": {"api": "page", "stage": "page"},
         })
     );
+}
+
+/// What clients would not see is not put up, and what this function cannot see is told as that.
+#[test]
+fn a_page_that_would_not_be_seen_is_not_put_up() {
+    let decided = |in_force| {
+        let seen = Observed {
+            in_force: Some(in_force),
+            ..observed("domain", None)
+        };
+        decide(&seen, "domain", None, false, now())
+    };
+    let by_rules = Domain {
+        routing: Routing::RulesAlone,
+        ..Domain::default()
+    };
+    let rules = InForce {
+        domain: by_rules,
+        ..InForce::default()
+    };
+    let missing = InForce {
+        stage: Stage::Missing,
+        ..InForce::default()
+    };
+    for (in_force, words) in [(rules, "ROUTING_RULE_ONLY"), (missing, "has no stage page")] {
+        let Planned::Escalate { reason, .. } = decided(in_force) else {
+            panic!("it goes up")
+        };
+        assert!(reason.contains(words), "{reason}");
+    }
+    let hidden = Domain {
+        routing: Routing::RulesFirst,
+        mutual_tls: true,
+        ..Domain::default()
+    };
+    let (plan, snapshot) = acts(decided(InForce {
+        domain: hidden,
+        ..InForce::default()
+    }));
+    assert_eq!(snapshot.unwrap().unseen, plan.unseen);
+    assert!(plan.notes[0].contains("routing rules first"), "{plan:?}");
+    let seen = Seen {
+        status: 403,
+        incident: None,
+        refused_by: None,
+    };
+    let error = PageError::Unreachable {
+        url: plan.url.clone(),
+        why: "TLS fails".to_owned(),
+    };
+    for told in [plan.instead(&seen), plan.out_of_sight(&error)] {
+        assert!(told.contains("cannot be seen from here"), "{told}");
+        assert!(told.contains("mutual TLS"), "{told}");
+        assert!(!told.contains("does not show the page yet"), "{told}");
+    }
+    let visible = Plan {
+        unseen: None,
+        ..plan
+    };
+    let told = visible.instead(&seen);
+    assert!(told.contains("does not show the page yet"), "{told}");
+    assert!(told.contains("routing rules first"), "{told}");
 }
 
 /// A value in a key-value store has at most 1,024 characters.
@@ -322,6 +389,7 @@ fn what_an_attempt_that_died_wrote_is_concluded_under_the_version_it_left() {
         notice: Some(begun.announced()),
         route: None,
         version: Some("v2".to_owned()),
+        in_force: None,
     };
     let (again, snapshot) = acts(decide(&seen, "cloudfront", Some(&begun), true, now()));
     assert_eq!(again.version.as_deref(), Some("v2"));
@@ -336,6 +404,7 @@ fn the_page_is_where_it_was_put_whatever_the_policy_says_since() {
     let in_ledger = held(Snapshot {
         service: Some(route("service")),
         page: Some(earlier.clone()),
+        unseen: None,
     });
     let moment = Moment {
         progress: None,
@@ -394,6 +463,7 @@ fn anything_observed() -> impl Strategy<Value = Observed> {
         notice: by.map(notice),
         route: to.map(route),
         version: Some("v1".to_owned()),
+        in_force: None,
     })
 }
 
@@ -401,7 +471,7 @@ proptest! {
     /// Only our own page ever comes down, and a service that changed is left where it is.
     #[test]
     fn nobody_elses_page_is_taken_down(seen in anything_observed(), service in proptest::option::of(Just("service"))) {
-        let snapshot = Snapshot { service: service.map(route), page: None };
+        let snapshot = Snapshot { service: service.map(route), page: None, unseen: None };
         match lowering(&seen, &snapshot) {
             Lowering::TakeDown => prop_assert_eq!(seen.notice.unwrap().by, BY),
             Lowering::Down => {

@@ -207,6 +207,7 @@ fn rest_operation(method: &Method, segments: &[&str]) -> String {
         ("GET", ["key-value-stores", _, "keys", _]) => "GetKey".to_owned(),
         ("PUT", ["key-value-stores", _, "keys", _]) => "PutKey".to_owned(),
         ("DELETE", ["key-value-stores", _, "keys", _]) => "DeleteKey".to_owned(),
+        ("GET", ["domainnames", _]) => "GetDomainName".to_owned(),
         ("GET", ["domainnames", _, "basepathmappings", _]) => "GetBasePathMapping".to_owned(),
         ("PATCH", ["domainnames", _, "basepathmappings", _]) => "UpdateBasePathMapping".to_owned(),
         ("GET", ["restapis", _]) => "GetRestApi".to_owned(),

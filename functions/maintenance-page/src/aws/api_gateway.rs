@@ -11,6 +11,7 @@
 use aws_sdk_apigateway::Client;
 use aws_sdk_apigateway::config::http::HttpResponse;
 use aws_sdk_apigateway::error::SdkError;
+use aws_sdk_apigateway::operation::get_stage::{GetStageError, GetStageOutput};
 use aws_sdk_apigateway::types::{Op, PatchOperation};
 use aws_sdk_sfn::operation::start_execution::StartExecutionError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
@@ -22,6 +23,7 @@ use std::collections::{BTreeSet, HashMap};
 use crate::MaintenancePage;
 use crate::aws::{InFront, Moved};
 use crate::error::PageError;
+use crate::in_force::{InForce, Stage};
 use crate::plan::{End, Notice, Observed, Plan, Route, Snapshot, TIME, holder_of};
 use crate::policy::Mapping;
 
@@ -46,6 +48,7 @@ impl CustomDomain<'_> {
             .client
             .get_base_path_mapping()
             .domain_name(self.policy.domain_name())
+            .set_domain_name_id(self.policy.domain_name_id().map(str::to_owned))
             .base_path(self.policy.base_path())
             .send()
             .await
@@ -56,15 +59,20 @@ impl CustomDomain<'_> {
         })
     }
 
-    async fn variables(&self) -> Result<HashMap<String, String>, PageError> {
-        let stage = self
-            .client
+    pub(super) async fn stage(
+        &self,
+    ) -> Result<GetStageOutput, SdkError<GetStageError, HttpResponse>> {
+        self.client
             .get_stage()
             .rest_api_id(&self.policy.maintenance_api)
             .stage_name(&self.policy.maintenance_stage)
             .send()
             .await
-            .map_err(|error| self.failed("apigateway:GET", &error))?;
+    }
+
+    async fn variables(&self) -> Result<HashMap<String, String>, PageError> {
+        let stage = self.stage().await;
+        let stage = stage.map_err(|error| self.failed("apigateway:GET", &error))?;
         Ok(stage.variables().cloned().unwrap_or_default())
     }
 
@@ -93,6 +101,7 @@ impl CustomDomain<'_> {
         self.client
             .update_base_path_mapping()
             .domain_name(self.policy.domain_name())
+            .set_domain_name_id(self.policy.domain_name_id().map(str::to_owned))
             .base_path(self.policy.base_path())
             .set_patch_operations(Some(operations))
             .send()
@@ -132,7 +141,11 @@ impl CustomDomain<'_> {
         route.api == self.policy.maintenance_api && route.stage == self.policy.maintenance_stage
     }
 
-    fn failed<E>(&self, operation: &'static str, error: &SdkError<E, HttpResponse>) -> PageError
+    pub(super) fn failed<E>(
+        &self,
+        operation: &'static str,
+        error: &SdkError<E, HttpResponse>,
+    ) -> PageError
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
@@ -153,6 +166,23 @@ impl InFront for CustomDomain<'_> {
                 .then(|| notice(&variables, &self.policy.holder())),
             route: Some(route),
             version: None,
+            in_force: None,
+        })
+    }
+
+    async fn survey(&self, url: &str) -> Result<Observed, PageError> {
+        let (route, (stage, variables), domain, access) =
+            tokio::try_join!(self.route(), self.served(), self.domain(), self.access(url))?;
+        let shown = stage != Stage::Missing && self.is_page(&route);
+        Ok(Observed {
+            notice: shown.then(|| notice(&variables, &self.policy.holder())),
+            route: Some(route),
+            version: None,
+            in_force: Some(InForce {
+                domain,
+                stage,
+                access,
+            }),
         })
     }
 

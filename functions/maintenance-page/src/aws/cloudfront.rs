@@ -124,7 +124,13 @@ impl InFront for Distribution<'_> {
             notice,
             route: None,
             version: Some(store.e_tag().to_owned()),
+            in_force: None,
         })
+    }
+
+    /// The function at the edge has the last word, and its store is all that it goes by.
+    async fn survey(&self, _url: &str) -> Result<Observed, PageError> {
+        self.look().await
     }
 
     async fn raise(
