@@ -67,6 +67,76 @@ async fn the_page_goes_up_with_the_alarm_and_down_with_it() -> Result {
     .await
 }
 
+/// The same words before both fronts, as text and nothing else, and none of the last page's in the next.
+#[tokio::test]
+async fn the_page_says_what_the_policy_has_it_say() -> Result {
+    before_both("page-words", async |world, mut fronted, proxy| {
+        let plain = fronted.policy.clone();
+        fronted.policy["targets"][0]["action"]["page"] = json!({
+            "title": "Orders are <closed>",
+            "message": "It\u{2019}s our fault: 9 of 10 \"carts\" & `$stageVariables.since` wait.",
+            "status_url": "https://status.example.com/?a=1&copy=2",
+            "estimated_end_minutes": 30,
+        });
+        world.put_policy(&fronted.policy).await?;
+        let report = fronted.run(&proxy).finish().await?.report()?;
+        is(&report, "Applied", "answers 503 with the page")?;
+        let end = report["evidence"]["notice"]["estimated_end"].as_str();
+        let end = end.during("the estimated end")?;
+        let page = fronted.get("/", &[]).await?;
+        ensure(page.is_page(), || format!("{page:?}"))?;
+        let said = as_read(&page.body);
+        for words in [
+            "<h1>Orders are \u{ab}closed\u{bb}</h1>",
+            "It\u{2019}s our fault: 9 of 10 'carts' + '$stageVariables.since' wait.",
+            "href=\"https://status.example.com/?a=1+copy=2\"",
+            &format!("<time datetime=\"{end}\">{end}</time>"),
+        ] {
+            ensure(said.contains(words), || format!("{words}: {said}"))?;
+        }
+        let back = fronted.recovers(&proxy, TimeDelta::zero()).await?;
+        is(&back.finish().await?.report()?, "Applied", "answers 200")?;
+        world.put_policy(&plain).await?;
+        world
+            .set_alarm(&fronted.alarm.name, StateValue::Alarm)
+            .await?;
+        let again = alarm_event(&fronted.alarm, "OK", "ALARM", Clock::system().now());
+        let again = fronted.run(&proxy).on(&again).request_id("again");
+        is(&again.finish().await?.report()?, "Applied", "the page")?;
+        let next = as_read(&fronted.get("/", &[]).await?.body);
+        ensure(next.contains("<h1>We will be back soon</h1>"), || {
+            next.clone()
+        })?;
+        ensure(next.contains("data-end=\"none\""), || next.clone())?;
+        ensure(next.contains("data-link=\"none\""), || next)
+    })
+    .await
+}
+
+/// A page's text with its character references as a browser reads them; what would be markup is written otherwise, so
+/// that it is told from the page's own.
+fn as_read(body: &str) -> String {
+    let mut parts = body.split("&#");
+    let mut said = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let digits = part.len()
+            - part
+                .trim_start_matches(|it: char| it.is_ascii_digit())
+                .len();
+        let (number, rest) = part.split_at(digits);
+        let character = number.parse().ok().and_then(char::from_u32);
+        said.push(match character.unwrap_or('?') {
+            '<' => '\u{ab}',
+            '>' => '\u{bb}',
+            '"' | '`' => '\'',
+            '&' => '+',
+            plain => plain,
+        });
+        said.push_str(rest.strip_prefix(';').unwrap_or(rest));
+    }
+    said
+}
+
 #[tokio::test]
 async fn an_app_of_another_origin_may_ask_and_sees_the_page() -> Result {
     before_both("page-cors", async |_, fronted, proxy| {

@@ -132,6 +132,90 @@ async fn the_page_behind_a_domain_is_legible_and_leaves_no_trace() -> Result {
     is_legible_and_leaves_no_trace(Front::Domain).await
 }
 
+/// The policy's words are the page's, with a link and an estimate that has passed, in each scheme and width.
+async fn says_what_the_policy_has_it_say(front: Front) -> Result {
+    const MESSAGE: &str = "It\u{2019}s our fault: 9 of 10 <b>carts</b> & all \u{1f6e0} wait.";
+    scenario("browser-words", async |world| {
+        let mut fronted = Fronted::new(world, front, RUN_ONCE).await?;
+        fronted.policy["targets"][0]["action"]["page"] = json!({
+            "title": "Orders are closed",
+            "message": MESSAGE,
+            "status_url": "https://status.example.com/?a=1&copy=2",
+            "estimated_end_minutes": 1,
+        });
+        world.put_policy(&fronted.policy).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let report = fronted.run(&proxy).finish().await?.report()?;
+        is(&report, "Applied", "answers 503 with the page")?;
+        browse(async |browser| {
+            browser.open(&fronted.url("/")).await?;
+            let text = browser.text().await?;
+            for words in ["Orders are closed", MESSAGE, "Estimated end"] {
+                ensure(text.contains(words), || format!("{words}: {text}"))?;
+            }
+            ensure(!text.contains("takes longer"), || text.clone())?;
+            let link = "document.querySelector('a').href";
+            let wanted = json!("https://status.example.com/?a=1&copy=2");
+            equals(browser, link, wanted).await?;
+            for size in SIZES {
+                for scheme in [Scheme::Light, Scheme::Dark] {
+                    let (width, height) = size;
+                    browser.look(scheme, width, height).await?;
+                    let picture = format!("words-{front:?}-{}-{width}.png", scheme.name());
+                    let picture = pictures().join(picture.to_lowercase());
+                    browser.keep_picture(&picture).await?;
+                    browser.is_accessible().await?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_page_at_the_edge_says_what_the_policy_has_it_say() -> Result {
+    says_what_the_policy_has_it_say(Front::Distribution).await
+}
+
+#[tokio::test]
+async fn the_page_behind_a_domain_says_what_the_policy_has_it_say() -> Result {
+    says_what_the_policy_has_it_say(Front::Domain).await
+}
+
+/// The page says by itself that an estimate has passed, and shows neither link nor estimate where it has none.
+#[tokio::test]
+async fn an_estimate_that_has_passed_is_told() -> Result {
+    scenario("browser-late", async |world| {
+        let fronted = Fronted::new(world, Front::Distribution, RUN_ONCE).await?;
+        let mut notice = json!({"by": "anna", "incident": "inc-1", "since": "2026-11-02T09:28:12Z",
+            "next_update_minutes": 15});
+        for (end, late) in [(None, false), (Some("2026-11-02T10:00:00Z"), true)] {
+            if let Some(end) = end {
+                notice["estimated_end"] = json!(end);
+            }
+            fronted.flag(Some(&notice.to_string())).await?;
+            browse(async |browser| {
+                browser.open(&fronted.url("/")).await?;
+                shows_the_page(browser).await?;
+                let text = browser.text().await?;
+                assert_eq!(text.contains("Estimated end"), late, "{text}");
+                assert_eq!(
+                    text.contains("and it takes longer than that"),
+                    late,
+                    "{text}"
+                );
+                ensure(!text.contains("Status and updates"), || text)?;
+                browser.is_accessible().await
+            })
+            .await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
 /// What an app of another origin sees, with headers of its own, and with the cookies of the service.
 async fn is_seen_from_another_origin(front: Front) -> Result {
     raised(front, async |fronted, _, incident, browser| {

@@ -10,6 +10,7 @@ pub mod in_force;
 pub mod plan;
 pub mod policy;
 pub mod probe;
+pub mod wording;
 
 use std::time::Duration;
 
@@ -140,7 +141,8 @@ impl Remediation for MaintenancePage {
     type Rounds = OneRound;
     type Error = PageError;
 
-    const MOMENTARY: &'static [&'static str] = &["version", "until", "unseen", "notes"];
+    const MOMENTARY: &'static [&'static str] =
+        &["version", "until", "estimated_end", "unseen", "notes"];
 
     fn needs_approval(action: &Page) -> bool {
         action.raise == Raise::WithApproval

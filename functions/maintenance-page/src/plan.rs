@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use chrono::{DateTime, SubsecRound as _, Utc};
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use shared::outcome::Rule;
 use shared::policy::Action as _;
@@ -13,6 +13,7 @@ use crate::error::PageError;
 use crate::in_force::{InForce, Outlook};
 use crate::policy::{Front, Mapping, Page};
 use crate::probe::Seen;
+use crate::wording::{MESSAGE, TITLE};
 
 /// Who put up a page that this remediation takes down again. A responder who takes the page over writes another name.
 pub const BY: &str = "forgeguard";
@@ -35,6 +36,18 @@ pub struct Notice {
     pub until: Option<DateTime<Utc>>,
     /// How often the page promises an update.
     pub next_update_minutes: u32,
+    /// Its heading, where the policy gives one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// Its text, where the policy gives one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Where readers are told more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_url: Option<String>,
+    /// When the service is expected back, to the second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_end: Option<DateTime<Utc>>,
     /// What clients are told to wait, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u32>,
@@ -127,6 +140,9 @@ pub struct Plan {
     /// approval holds whenever it is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<DateTime<Utc>>,
+    /// When the service is expected back, from this plan on. It belongs to the moment as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_end: Option<DateTime<Utc>>,
     /// Why this function cannot see the page, where that is known before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unseen: Option<String>,
@@ -141,6 +157,7 @@ impl Plan {
     pub fn announced(&self) -> Notice {
         Notice {
             until: self.until.or(self.notice.until),
+            estimated_end: self.estimated_end,
             ..self.notice.clone()
         }
     }
@@ -351,6 +368,7 @@ pub fn plan(
             version: observed.version.clone(),
             url: policy.url.clone(),
             until: until(policy, moment.now),
+            estimated_end: estimated_end(policy, moment.now),
             unseen: outlook.unseen,
             notes: outlook.notes,
         },
@@ -396,6 +414,12 @@ fn until(policy: &Page, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     ends.then(|| now.trunc_subsecs(0) + policy.term.temporary().at_most)
 }
 
+/// When the service is expected back from a page that goes up now, to the second.
+fn estimated_end(policy: &Page, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let minutes = policy.page.estimated_end_minutes?;
+    Some(now.trunc_subsecs(0) + TimeDelta::minutes(minutes.get().into()))
+}
+
 /// Everything in it is settled by the event and the policy, so that a plan that was approved is the plan made again.
 fn notice(policy: &Page, moment: &Moment<'_, MaintenancePage>) -> Notice {
     let since = moment.event.changed_at.trunc_subsecs(0);
@@ -405,6 +429,10 @@ fn notice(policy: &Page, moment: &Moment<'_, MaintenancePage>) -> Notice {
         since,
         until: None,
         next_update_minutes: policy.next_update_minutes.get(),
+        title: policy.page.title.clone().filter(|it| it != TITLE),
+        message: policy.page.message.clone().filter(|it| it != MESSAGE),
+        status_url: policy.page.status_url.clone(),
+        estimated_end: None,
         retry_after: None,
         bypass_sha256: None,
         health_check_paths: BTreeSet::new(),

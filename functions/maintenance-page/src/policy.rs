@@ -8,12 +8,14 @@ use serde::{Deserialize, Serialize};
 use shared::arn::Arn;
 use shared::policy::{Action, Home, Term};
 
+use crate::wording::Wording;
+
 /// The form of a mapping's ARN, for errors.
 const MAPPING: &str = "arn:aws:apigateway:<region>::/domainnames/<domain name>/basepathmappings/<base path or (none)>";
 /// Characters of a SHA-256 in hexadecimal.
 const SHA256: usize = 64;
-/// What the paths of health checks may come to as a JSON list: a key's value has at most 1,024 characters (Amazon
-/// `CloudFront` Developer Guide, "File format for key-value pairs"), and 384 are kept for the rest of the notice.
+/// What the paths of health checks and the page's wording may come to as JSON: a key's value has at most 1,024 characters
+/// (Amazon `CloudFront` Developer Guide, "File format for key-value pairs"), and 384 are kept for the rest of the notice.
 const PATHS: usize = 640;
 /// How long the machine that ends a page can wait: an execution lasts a year at most (AWS Step Functions Developer Guide,
 /// "Step Functions service quotas"), and a day is left for what follows.
@@ -33,6 +35,9 @@ pub struct Page {
     /// How often the page promises an update, 1 to 1,440 minutes.
     #[serde(default = "fifteen_minutes")]
     pub next_update_minutes: NonZeroU32,
+    /// What it says; as in the template where it is not given.
+    #[serde(default, skip_serializing_if = "Wording::is_default")]
+    pub page: Wording,
     /// How long it stays.
     #[serde(default)]
     pub term: Term,
@@ -57,7 +62,7 @@ pub struct KeyValueStore {
     /// The SHA-256, in hexadecimal, of the secret with which responders see the service. Nobody does without it.
     #[serde(default)]
     pub bypass_sha256: Option<String>,
-    /// Paths that always reach the service, at most 640 characters as a JSON list.
+    /// Paths that always reach the service, at most 640 characters as a JSON list, the page's wording included.
     #[serde(default)]
     pub health_check_paths: BTreeSet<String>,
     /// What the page tells clients to wait before they come again, 1 to 3,600 s.
@@ -182,7 +187,7 @@ fn is_machine(arn: &Arn) -> bool {
 }
 
 impl KeyValueStore {
-    fn check(&self) -> Result<(), String> {
+    fn check(&self, wording: &Wording) -> Result<(), String> {
         let arn = &self.key_value_store;
         if arn.service() != "cloudfront" || !arn.resource().starts_with("key-value-store/") {
             return Err(format!(
@@ -216,6 +221,12 @@ impl KeyValueStore {
                 paths.len()
             ));
         }
+        let both = paths.len() + wording.length();
+        if !wording.is_default() && both > PATHS {
+            return Err(format!(
+                "page and health_check_paths come to {both} characters as JSON; {PATHS} are the most that fit into the key-value store with the notice: shorten page.message, or give fewer paths"
+            ));
+        }
         if self.retry_after_seconds.get() > 3_600 {
             return Err(format!(
                 "retry_after_seconds is {}; it must be 1 to 3600",
@@ -239,9 +250,13 @@ impl Action for Page {
 
     fn check(&self) -> Result<(), String> {
         match &self.front {
-            Front::Cloudfront(store) => store.check()?,
-            Front::ApiGateway(mapping) => mapping.check()?,
+            Front::Cloudfront(store) => store.check(&self.page)?,
+            Front::ApiGateway(mapping) => {
+                mapping.check()?;
+                self.page.check_variables()?;
+            }
         }
+        self.page.check()?;
         check_url(&self.url)?;
         if self.next_update_minutes.get() > 1_440 {
             return Err(format!(

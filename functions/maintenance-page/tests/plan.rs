@@ -59,6 +59,10 @@ fn notice(by: &str) -> Notice {
         since: now(),
         until: None,
         next_update_minutes: 15,
+        title: None,
+        message: None,
+        status_url: None,
+        estimated_end: None,
         retry_after: None,
         bypass_sha256: None,
         health_check_paths: [].into(),
@@ -221,17 +225,81 @@ fn a_page_that_would_not_be_seen_is_not_put_up() {
     assert!(told.contains("routing rules first"), "{told}");
 }
 
+/// What the page says is approved with the plan; when it is expected to end counts from when it goes up.
+#[test]
+fn the_page_says_what_the_policy_gives_and_nothing_of_what_it_says_anyway() {
+    let event = event();
+    for front in ["cloudfront", "ending"] {
+        let mut policy = policy(front);
+        policy.page = serde_json::from_value(json!({
+            "title": "We will be back soon",
+            "message": "Orders wait.",
+            "status_url": "https://status.example.com/",
+            "estimated_end_minutes": 30,
+        }))
+        .unwrap();
+        policy.check().unwrap();
+        let made = |now| {
+            let moment = Moment {
+                progress: None,
+                now,
+                resuming: false,
+                event: &event,
+                incident_id: INCIDENT,
+                memory: None,
+                begun: None,
+                overtaken: None,
+                in_place: None,
+            };
+            acts(plan(&observed(front, None), &policy, &moment)).0
+        };
+        let first = made(now());
+        let said = first.announced();
+        assert_eq!(said.title, None);
+        assert_eq!(said.message.as_deref(), Some("Orders wait."));
+        assert_eq!(said.estimated_end, Some(now() + TimeDelta::minutes(30)));
+        let later = made(now() + TimeDelta::minutes(5));
+        assert_eq!(first.notice, later.notice);
+        assert_eq!(
+            later.announced().estimated_end,
+            Some(now() + TimeDelta::minutes(35))
+        );
+        assert!(MaintenancePage::MOMENTARY.contains(&"estimated_end"));
+    }
+}
+
 /// A value in a key-value store has at most 1,024 characters.
 #[test]
 fn the_longest_notice_of_a_policy_fits_into_the_key_value_store() {
-    let mut policy = policy("cloudfront");
+    let paths = [format!("/{}", "x".repeat(635))].into();
+    fits(&mut policy("cloudfront"), paths);
+    let mut worded = policy("cloudfront");
+    worded.page = serde_json::from_value(json!({
+        "title": "\u{e9}".repeat(80),
+        "status_url": format!("https://{}", "s".repeat(12)),
+        "estimated_end_minutes": 10_080,
+    }))
+    .unwrap();
+    let says = |worded: &mut Page, length| {
+        worded.page.message = Some("\"".repeat(length));
+        worded.check()
+    };
+    let longest = (1..=400).take_while(|length| says(&mut worded, *length).is_ok());
+    let longest = longest.last().unwrap();
+    says(&mut worded, longest).unwrap();
+    fits(&mut worded, ["/health".to_owned()].into());
+    let error = says(&mut worded, longest + 1).unwrap_err();
+    assert!(error.contains("shorten page.message"), "{error}");
+}
+
+fn fits(policy: &mut Page, paths: std::collections::BTreeSet<String>) {
     policy.next_update_minutes = 1_440.try_into().unwrap();
     let Front::Cloudfront(store) = &mut policy.front else {
         panic!("another front")
     };
     store.retry_after_seconds = 3_600.try_into().unwrap();
     store.bypass_sha256 = Some("0".repeat(64));
-    store.health_check_paths = [format!("/{}", "x".repeat(635))].into();
+    store.health_check_paths = paths;
     policy.check().unwrap();
     let event = event();
     let incident_id = shared::ids::incident_id(&event.alarm_arn, event.changed_at);
@@ -246,7 +314,7 @@ fn the_longest_notice_of_a_policy_fits_into_the_key_value_store() {
         overtaken: None,
         in_place: None,
     };
-    let (raised, _) = acts(plan(&observed("cloudfront", None), &policy, &moment));
+    let (raised, _) = acts(plan(&observed("cloudfront", None), policy, &moment));
     let value = serde_json::to_string(&raised.announced()).unwrap();
     assert!(value.len() <= 1_024, "{}: {value}", value.len());
 }

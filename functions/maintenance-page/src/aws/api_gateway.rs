@@ -26,12 +26,19 @@ use crate::error::PageError;
 use crate::in_force::{InForce, Stage};
 use crate::plan::{End, Notice, Observed, Plan, Route, Snapshot, TIME, holder_of};
 use crate::policy::Mapping;
+use crate::wording::{self, as_variable, of_variable};
 
 /// Who put the page up, where an earlier release did: one variable for every mapping.
 const BY: &str = "by";
 const INCIDENT: &str = "incident";
 const SINCE: &str = "since";
 const NEXT_UPDATE_MINUTES: &str = "next_update_minutes";
+const TITLE: &str = "title";
+const MESSAGE: &str = "message";
+const STATUS_URL: &str = "status_url";
+const ESTIMATED_END: &str = "estimated_end";
+/// What the page does not show; a variable cannot be empty.
+const NONE: &str = "none";
 /// The name for a responder who mapped the domain without leaving one.
 const ANOTHER: &str = "another-hand";
 
@@ -261,6 +268,24 @@ fn announced(notice: &Notice, holder: &str) -> Vec<PatchOperation> {
         set(INCIDENT, &notice.incident),
         set(SINCE, &notice.since.format(TIME).to_string()),
         set(NEXT_UPDATE_MINUTES, &notice.next_update_minutes.to_string()),
+        set(
+            TITLE,
+            &as_variable(notice.title.as_deref().unwrap_or(wording::TITLE)),
+        ),
+        set(
+            MESSAGE,
+            &as_variable(notice.message.as_deref().unwrap_or(wording::MESSAGE)),
+        ),
+        set(
+            STATUS_URL,
+            &as_variable(notice.status_url.as_deref().unwrap_or(NONE)),
+        ),
+        set(
+            ESTIMATED_END,
+            &notice
+                .estimated_end
+                .map_or_else(|| NONE.to_owned(), |end| end.format(TIME).to_string()),
+        ),
     ]
 }
 
@@ -271,6 +296,10 @@ fn notice(variables: &HashMap<String, String>, holder: &str) -> Notice {
     let (by, page) = holder_of(held.unwrap_or(ANOTHER));
     let incident = page.map(|(_, incident)| incident);
     let minutes = variable(NEXT_UPDATE_MINUTES).and_then(|minutes| minutes.parse().ok());
+    let said = |name: &str, unsaid: &str| {
+        let said = variable(name).map(of_variable);
+        said.filter(|said| said != unsaid)
+    };
     Notice {
         by: by.to_owned(),
         incident: incident
@@ -280,6 +309,10 @@ fn notice(variables: &HashMap<String, String>, holder: &str) -> Notice {
         since: since.unwrap_or_default(),
         until: page.map(|(until, _)| until),
         next_update_minutes: minutes.unwrap_or_default(),
+        title: said(TITLE, wording::TITLE),
+        message: said(MESSAGE, wording::MESSAGE),
+        status_url: said(STATUS_URL, NONE),
+        estimated_end: variable(ESTIMATED_END).and_then(|end| end.parse().ok()),
         retry_after: None,
         bypass_sha256: None,
         health_check_paths: BTreeSet::new(),
@@ -304,13 +337,21 @@ mod tests {
 
     #[test]
     fn what_is_announced_is_read_back() {
-        for until in [None, Some(DateTime::UNIX_EPOCH)] {
+        for (until, text) in [
+            (None, None),
+            (Some(DateTime::UNIX_EPOCH), Some("It\u{2019}s <down> 9 %")),
+        ] {
+            let text = text.map(str::to_owned);
             let put = Notice {
                 by: plan::BY.to_owned(),
                 incident: "inc-1".to_owned(),
                 since: DateTime::UNIX_EPOCH,
                 until,
                 next_update_minutes: 15,
+                title: text.clone(),
+                message: text.clone(),
+                status_url: text,
+                estimated_end: until,
                 retry_after: None,
                 bypass_sha256: None,
                 health_check_paths: BTreeSet::new(),
