@@ -263,7 +263,7 @@ async fn a_queue_beyond_the_cap_is_left_whole() -> Result {
 fn most_in_a_second(at: &[Duration]) -> usize {
     let within = |from: &Duration| {
         let second = *from..*from + Duration::from_secs(1);
-        at.iter().filter(|other| second.contains(other)).count()
+        at.iter().filter(|other| second.contains(*other)).count()
     };
     at.iter().map(within).max().unwrap_or_default()
 }
@@ -306,7 +306,7 @@ async fn one_alarm_on_many_targets_leaves_half_of_the_control_planes_to_others()
                 .put_policy(&json!({"version": 1, "targets": targets}))
                 .await?;
             let proxy = Proxy::start(&world.cloud).await?;
-            let run = Run::new(RUN_ONCE, world, &proxy, &event).of(remediation);
+            let run = Run::new(RUN_ONCE.as_ref(), world, &proxy, &event).of(remediation);
             run.finish().await?;
             let mut calls = proxy.journal();
             // These have quotas of their own.

@@ -632,7 +632,7 @@ async fn what_was_quarantined_comes_back_when_a_human_says_so() -> Result {
 async fn a_pointer_to_an_object_that_is_gone_is_quarantined_and_the_others_are_judged() -> Result {
     scenario("claim-check", async |world| {
         let mut case = Case::new(world, Kind::Standard, RUN_ONCE).await?;
-        let bucket = format!("{}-payloads", world.id);
+        let bucket = format!("{}-payloads", world.name);
         let s3 = &world.aws.s3;
         s3.create_bucket().bucket(&bucket).send().await?;
         for (key, held) in [("fit", "{}"), ("unfit", "[]"), ("empty", "")] {
@@ -674,7 +674,7 @@ async fn a_pointer_to_an_object_that_is_gone_is_quarantined_and_the_others_are_j
         let quarantined = world.drain(&case.ingestion.quarantine).await?;
         let lost: Vec<Value> = quarantined
             .iter()
-            .map(|message| message.reason().map(|reason| reason["lost"].clone()))
+            .map(|message| Ok(reason(message)?["lost"].clone()))
             .collect::<Result<_>>()?;
         assert!(
             lost.contains(&json!({"bucket": bucket, "key": "gone"})),

@@ -118,6 +118,18 @@ pub(crate) fn promoted(
     }
     by_hand(observed, memory, (took_over, alarmed_at))?;
     let charge = charge(observed, blame, took_over)?;
+    // The errors for which someone went back are those of the version before, for as long as they may have begun with it.
+    if took_over.before.is_some_and(|before| before > version)
+        && charge
+            .onset
+            .is_none_or(|onset| onset.at <= took_over.latest)
+    {
+        return Err(Unblamed::Unsure(format!(
+            "someone went back to version {version} by hand, by {} at the latest, and nothing shows that the errors began after that: {}",
+            time(took_over.latest),
+            charge.told
+        )));
+    }
     its_own(observed, memory, (took_over, &charge, now), blame)?;
     let began = (took_over.earliest - BEFORE, charge.onset);
     shared_cause(observed, blame, began, (version, &charge.told))?;
@@ -435,12 +447,25 @@ fn took_over(observed: &Observed, memory: &Memory, now: DateTime<Utc>) -> Option
     // No version serves before it is published, and none that had a share by weight began later than that.
     let earliest = published.max(seen).unwrap_or(latest).min(latest);
     let shared = observed.minutes.by_version.get(&version);
-    let shared = shared.and_then(|minutes| minutes.keys().next().copied());
+    let shared = shared.and_then(latest_stretch);
     Some(TakeOver {
         earliest: shared.map_or(earliest, |shared| shared.min(earliest)),
         latest,
         before,
     })
+}
+
+/// When the last stretch of minutes in which something was served began: a share that it had on another day, and lost, is
+/// not how it took over.
+fn latest_stretch(minutes: &Minutes) -> Option<DateTime<Utc>> {
+    let mut began = None;
+    for at in minutes.keys().rev() {
+        if began.is_some_and(|began: DateTime<Utc>| began - *at > SEEN_WITHIN) {
+            break;
+        }
+        began = Some(*at);
+    }
+    began
 }
 
 /// What a version with all the traffic since `since` served of late: in the window, or as far back as the policy lets it

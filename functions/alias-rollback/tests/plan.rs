@@ -1160,6 +1160,17 @@ fn a_fix_by_hand_is_not_blamed_for_what_it_mends() {
         &decide(&back, &memory(&[3, 4])),
         "someone went back from version 5 to version 4 since the last look, by hand",
     );
+    // A look meanwhile does not make it to blame for what it was brought back to mend.
+    let mut known = memory(&[2, 3]);
+    known.serving = Some(Serving {
+        version: 4,
+        since: now() - TimeDelta::minutes(1),
+        before: Some(5),
+    });
+    escalates(
+        &decide(&back, &known),
+        "someone went back to version 4 by hand",
+    );
     let mut forward = observed();
     forward.versions.get_mut(&5).unwrap().published_at = Some(now() + TimeDelta::seconds(30));
     let mut known = memory(&[3, 4]);

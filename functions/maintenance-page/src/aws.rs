@@ -123,6 +123,18 @@ impl Aws {
             Either::CustomDomain(front) => front.lower(observed, snapshot, work).await,
         }
     }
+
+    /// Takes our name off a page that is down already.
+    pub async fn forget(
+        &self,
+        policy: &Page,
+        work: &Work<'_, MaintenancePage>,
+    ) -> Result<(), PageError> {
+        match self.front(policy) {
+            Either::Distribution(_) => Ok(()),
+            Either::CustomDomain(front) => front.forget(work).await,
+        }
+    }
 }
 
 enum Either<'a> {

@@ -27,7 +27,7 @@ use shared::remediation::{
 use crate::aws::{Aws, Moved};
 use crate::error::PageError;
 use crate::plan::{Lowering, Notice, Observed, Plan, Route, Routes, Snapshot};
-use crate::policy::{Page, Raise};
+use crate::policy::{Front, Page, Raise};
 use crate::probe::{Probe, Seen};
 
 /// The remediation's name.
@@ -227,8 +227,8 @@ impl Reversal<Self> for MaintenancePage {
 
     fn ends_by_itself(action: &Page) -> bool {
         match &action.front {
-            crate::policy::Front::Cloudfront(_) => true,
-            crate::policy::Front::ApiGateway(mapping) => mapping.end_machine.is_some(),
+            Front::Cloudfront(_) => true,
+            Front::ApiGateway(mapping) => mapping.end_machine.is_some(),
         }
     }
 
@@ -243,7 +243,10 @@ impl Reversal<Self> for MaintenancePage {
         let observed = Box::pin(aws.look(action)).await?;
         let mut left_alone = None;
         let summary = match plan::lowering(&observed, snapshot) {
-            Lowering::Down => "the page was down already".to_owned(),
+            Lowering::Down => {
+                aws.forget(action, work).await?;
+                "the page was down already".to_owned()
+            }
             Lowering::LeftAlone(what) => {
                 let summary = format!("left alone: {what}");
                 left_alone = Some(what);

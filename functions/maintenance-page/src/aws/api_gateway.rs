@@ -24,7 +24,7 @@ use crate::MaintenancePage;
 use crate::aws::{InFront, Moved};
 use crate::error::PageError;
 use crate::in_force::{InForce, Stage};
-use crate::plan::{End, Notice, Observed, Plan, Route, Snapshot, TIME, holder_of};
+use crate::plan::{self, End, Notice, Observed, Plan, Route, Snapshot, TIME, holder_of};
 use crate::policy::Mapping;
 use crate::wording::{self, as_variable, of_variable};
 
@@ -144,6 +144,32 @@ impl CustomDomain<'_> {
         }
     }
 
+    async fn take_name_off(
+        &self,
+        page: &Route,
+        work: &Work<'_, MaintenancePage>,
+    ) -> Result<(), PageError> {
+        let operation = PatchOperation::builder().op(Op::Remove);
+        let path = format!("/variables/{}", self.policy.holder());
+        let operation = operation.path(path).build();
+        let clearance = work.clear("take our name off the page")?;
+        self.set_variables(page, vec![operation], clearance).await
+    }
+
+    /// Takes our name off the page where a death left it there after the domain was led back.
+    pub(super) async fn forget(&self, work: &Work<'_, MaintenancePage>) -> Result<(), PageError> {
+        let variables = self.variables().await?;
+        let held = variables.get(&self.policy.holder());
+        if held.is_some_and(|held| holder_of(held).0 == plan::BY) {
+            let page = Route {
+                api: self.policy.maintenance_api.clone(),
+                stage: self.policy.maintenance_stage.clone(),
+            };
+            self.take_name_off(&page, work).await?;
+        }
+        Ok(())
+    }
+
     fn is_page(&self, route: &Route) -> bool {
         route.api == self.policy.maintenance_api && route.stage == self.policy.maintenance_stage
     }
@@ -243,15 +269,9 @@ impl InFront for CustomDomain<'_> {
         let clearance = work.clear("lead the domain back to the service")?;
         self.lead_to(service, clearance).await?;
         // Whoever maps the domain to the page by hand next is not taken for us. The names of other mappings stay.
-        let holder = self.policy.holder();
-        if !variables.contains_key(&holder) {
-            return Ok(Moved::There);
+        if variables.contains_key(&self.policy.holder()) {
+            self.take_name_off(&page, work).await?;
         }
-        let operation = PatchOperation::builder().op(Op::Remove);
-        let operation = operation.path(format!("/variables/{holder}")).build();
-        let clearance = work.clear("take our name off the page")?;
-        self.set_variables(&page, vec![operation], clearance)
-            .await?;
         Ok(Moved::There)
     }
 }
@@ -322,7 +342,6 @@ fn notice(variables: &HashMap<String, String>, holder: &str) -> Notice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan;
 
     fn variables(operations: &[PatchOperation]) -> HashMap<String, String> {
         let allowed = |it: char| it.is_ascii_alphanumeric() || "-._~:/?#&=,".contains(it);
