@@ -321,7 +321,7 @@ async fn one_alarm_on_many_targets_leaves_half_of_the_control_planes_to_others()
             let most = most_in_a_second(&at);
             assert!(most <= burst + rate, "{service} {most} in a second");
             // In the long run it is the rate alone.
-            let took = at[at.len() - 1] - at[0];
+            let took = at[at.len() - 1].saturating_sub(at[0]);
             let beyond = u32::try_from(at.len().saturating_sub(burst + 1))?;
             let seldom = Duration::from_secs(1) * beyond / u32::try_from(rate)?;
             assert!(took >= seldom, "{service} {} calls in {took:?}", at.len());
