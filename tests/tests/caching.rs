@@ -310,7 +310,13 @@ async fn the_cache_is_taken_away_at_the_end_of_its_term_although_the_rest_still_
         let (staged, proxy, original) = kept(world, term).await?;
         let late = staged.run(&proxy).on(&scheduled());
         let late = late.later_by(TimeDelta::minutes(3)).request_id("late");
-        is(&late.finish().await?.report()?, "Applied", "as before")?;
+        let report = late.finish().await?.report()?;
+        is(
+            &report,
+            "Escalated",
+            "others ended in a server error: the target is without it",
+        )?;
+        assert_eq!(report["rule"], "term_ended", "{report}");
         assert_eq!(staged.shown().await?, original);
         world.holds_no_snapshot().await
     })

@@ -285,7 +285,7 @@ async fn one_alarm_on_many_targets_leaves_half_of_the_control_planes_to_others()
             }
             _ => json!({
                 "stage": format!("arn:aws:apigateway:{region}::/restapis/a1b2c3d4e{n}/stages/prod"),
-                "methods": [{"path": "/orders"}],
+                "resources": [{"path": "/orders"}],
             }),
         };
         // How many at once, and how many a second from then on.

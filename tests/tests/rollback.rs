@@ -217,7 +217,7 @@ async fn a_stopped_deployment_that_takes_nothing_back_ends_with_the_good_version
         is(
             &look.report()?,
             "Applied",
-            "has ended (Stopped) and left the alias at version 1, so that it was pointed to version 1 alone",
+            "has ended (Stopped) and left the alias at version 1; the schedule points it to version 1 alone",
         )?;
         assert_eq!(guarded.pointing().await?, Pointing::alone("1"));
         assert_eq!(proxy.calls("lambda:UpdateAlias").len(), 1);

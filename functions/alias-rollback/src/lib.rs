@@ -202,7 +202,7 @@ impl Remediation for AliasRollback {
             alias = self.aws.alias(&plan.function, &plan.alias).await?;
             if !alias.points_alone_to(*to) {
                 let summary = format!(
-                    "deployment {deployment} has ended ({status}) and left the alias at version {}, which is still to be pointed to version {to} alone",
+                    "deployment {deployment} has ended ({status}) and left the alias at version {}; the schedule points it to version {to} alone",
                     alias.version
                 );
                 return Ok(Verified {

@@ -226,10 +226,12 @@ pub fn by_metric(watch: &Watch, told: &Told, now: DateTime<Utc>) -> Effect {
     };
     // One value of five tells nothing of the other four.
     let Some(now_at) = mean(&after).filter(|_| after.len() >= wanted) else {
-        return not_known(format!(
-            "its metric has {} values since, of {wanted} that it goes by",
-            after.len()
-        ));
+        return not_known(if after.is_empty() {
+            "its metric has no value since".to_owned()
+        } else {
+            let values = after.len();
+            format!("its metric has {values} values since, of {wanted} that it goes by")
+        });
     };
     if after.iter().all(|value| !course.is_bad(*value)) {
         return known(
