@@ -267,8 +267,8 @@ pub struct Lesson<M> {
 pub trait Remediation: Sized + Send + Sync + 'static {
     /// Its name: kebab-case, the same for folder, package, binary and events.
     const NAME: &'static str;
-    /// Fields of its plan, as paths of names joined by dots, that only say at which moment the target was seen. What differs in them alone is the plan that
-    /// a human has approved.
+    /// Fields of its plan, as paths of names joined by dots, that only say at which moment the target was seen. What differs
+    /// in them alone is the plan that a human has approved, or that an attempt has begun.
     const MOMENTARY: &'static [&'static str] = &[];
     /// Whether what an alarm asked for is still to be done once the alarm is back at OK, such as bringing back what
     /// failed meanwhile. The schedule does then what was begun, or refused for a reason that passes, for as long as it

@@ -51,6 +51,7 @@ fn version(seen: &Seen) -> u64 {
 
 impl Remediation for Rollback {
     const NAME: &'static str = "toy-rollback";
+    const MOMENTARY: &'static [&'static str] = &["revision"];
     type Action = Toy;
     type Observed = Seen;
     type Plan = Plan;
