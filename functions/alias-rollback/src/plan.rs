@@ -200,7 +200,7 @@ pub fn plan(
     }
 }
 
-fn unsafe_to(reason: String) -> PlannedBy<AliasRollback> {
+pub(crate) fn unsafe_to(reason: String) -> PlannedBy<AliasRollback> {
     Planned::Escalate {
         rule: Rule::Unsafe,
         reason,

@@ -6,14 +6,13 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
-use shared::outcome::Rule;
 use shared::remediation::{Planned, PlannedBy};
 
 use crate::AliasRollback;
 use crate::blame::{enough, fails, seconds, time};
 use crate::observed::{Alias, Observed, Provisioned, Traffic};
 use crate::onset::{between, whole_minute};
-use crate::plan::{Plan, Step};
+use crate::plan::{Plan, Step, unsafe_to};
 use crate::policy::{Rollback, Shift};
 
 /// How many times as long as a step has to last it may last, until there is enough to compare.
@@ -33,6 +32,12 @@ pub struct Progress {
     pub since: DateTime<Utc>,
     /// The share that it is being given.
     pub putting: Option<u8>,
+}
+
+/// How long a step lasts at least; no time where the policy wants no more steps.
+pub(crate) fn lasts(policy: &Rollback) -> TimeDelta {
+    let shift = policy.shift.as_ref();
+    shift.map_or(TimeDelta::zero(), |shift| seconds(shift.step_seconds))
 }
 
 /// How long a step may last at most, in seconds.
@@ -131,7 +136,7 @@ fn follows(
         return taken_away.then(|| unshift(revision_id, reason));
     }
     let shift = policy.shift.as_ref();
-    let lasts = shift.map_or(TimeDelta::zero(), |shift| seconds(shift.step_seconds));
+    let lasts = lasts(policy);
     if percent == 100 {
         return Some(next(shift, (to, percent), revision_id));
     }
@@ -254,11 +259,4 @@ fn told(alias: &Alias) -> String {
         )
     });
     format!("version {}{}", alias.version, weights.collect::<String>())
-}
-
-fn unsafe_to(reason: String) -> PlannedBy<AliasRollback> {
-    Planned::Escalate {
-        rule: Rule::Unsafe,
-        reason,
-    }
 }

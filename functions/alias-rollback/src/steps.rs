@@ -1,6 +1,6 @@
 //! The steps of a way back that is not gone at once: giving a share, watching it, taking it away again.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use shared::outcome::Rule;
 use shared::remediation::{Done, End, Work};
 
@@ -8,7 +8,7 @@ use crate::aws::Moved;
 use crate::error::RollbackError;
 use crate::plan::{Plan, Step};
 use crate::policy::Rollback;
-use crate::shift::Progress;
+use crate::shift::{self, Progress};
 use crate::{AliasRollback, rolled_back, told};
 
 impl AliasRollback {
@@ -97,9 +97,7 @@ impl AliasRollback {
             since: work.now(),
             ..nothing
         };
-        let lasts = action.shift.as_ref();
-        let lasts = lasts.map_or(0, |shift| shift.step_seconds.get());
-        let until = progress.since + TimeDelta::seconds(i64::from(lasts));
+        let until = progress.since + shift::lasts(action);
         let summary = format!(
             "{} gives version {to} {percent} % of the traffic",
             action.alias

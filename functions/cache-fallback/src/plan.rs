@@ -398,10 +398,9 @@ pub fn plan(
         Err(planned) => return *planned,
     };
     // What is noted to be restored is that of the lever which an attempt chose by what was served then.
-    let (put, instead_of) = match held.and_then(|held| lever_again(before, policy, &held.put)) {
-        Some(same) if same != chosen.0 => (same, None),
-        _ => chosen,
-    };
+    let other = held.filter(|held| held.put != chosen.0);
+    let again = other.and_then(|held| lever_again(before, policy, &held.put));
+    let (put, instead_of) = again.map_or(chosen, |same| (same, None));
     if held.is_some_and(|held| held.put != put) {
         return escalated(format!(
             "the policy or {} was changed since an attempt that put nothing in place, and what it noted to restore would not fit; the note goes once the alarm is at OK, and the next alarm starts anew",

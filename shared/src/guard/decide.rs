@@ -511,33 +511,32 @@ fn turn(
         .filter(|at| *at + predecessor.wait() > event.changed_at);
     let answer = history.answers.get(&event.alarm_arn);
     let answer = answer.filter(|answer| answer.changed_at >= event.changed_at - SAME);
-    match (answer, acted) {
-        (None, acted) => {
-            let from = acted.map_or(event.changed_at, |at| at.max(event.changed_at));
-            let reason = format!(
+    let (from, reason) = match (answer, acted) {
+        (None, acted) => (
+            acted.map_or(event.changed_at, |at| at.max(event.changed_at)),
+            format!(
                 "{remediation} has the first word on {}, and has not answered for {resource} yet",
                 event.alarm_name
-            );
-            Some((from + predecessor.wait(), reason))
-        }
+            ),
+        ),
         (Some(answer), _) if answer.outcome == Overall::Applied.name() => {
             let at = acted.unwrap_or(answer.changed_at);
-            let reason = format!(
-                "{remediation} acted on {resource} at {}: {}",
-                time(at),
-                answer.reason
-            );
-            Some((at + predecessor.wait(), reason))
+            let why = &answer.reason;
+            (
+                at,
+                format!("{remediation} acted on {resource} at {}: {why}", time(at)),
+            )
         }
-        (Some(_), Some(at)) => {
-            let reason = format!(
+        (Some(_), Some(at)) => (
+            at,
+            format!(
                 "{remediation} acted on {resource} at {}, for another alarm",
                 time(at)
-            );
-            Some((at + predecessor.wait(), reason))
-        }
-        (Some(_), None) => None,
-    }
+            ),
+        ),
+        (Some(_), None) => return None,
+    };
+    Some((from + predecessor.wait(), reason))
 }
 
 /// How many alarms in a row, with this one, came on the heels of our own action. A return to OK is none, and what takes
