@@ -754,6 +754,29 @@ async fn what_may_hide_a_page_is_told_with_it() -> Result {
     .await
 }
 
+/// What is only looked at before is no reason to leave an outage without its page.
+#[tokio::test]
+async fn a_look_that_fails_for_a_moment_keeps_no_page_down() -> Result {
+    scenario("page-throttled", async |world| {
+        let fronted = Fronted::new(world, Front::Domain, RUN_ONCE).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        for call in ["apigateway:GetDomainName", "apigateway:GetExport"] {
+            let throttled = Reply::error(429, "TooManyRequestsException", "Too Many Requests");
+            proxy.inject(Rule::new(call, Fault::Reply(throttled)));
+        }
+        let report = fronted.run(&proxy).finish().await?.report()?;
+        is(
+            &report,
+            "Applied",
+            "goes by its mappings, and whom it answers, cannot be told",
+        )?;
+        is(&report, "Applied", "turns clients away cannot be told")?;
+        assert!(fronted.get("/", &[]).await?.is_page());
+        Ok(())
+    })
+    .await
+}
+
 /// Where an undisturbed raise and take-down can die.
 async fn deaths(front: Front) -> Result<[Vec<Death>; 2]> {
     let mut deaths = [Vec::new(), Vec::new()];

@@ -10,6 +10,7 @@ use end_to_end::message::{
     Attribute, Received, Seed, body_of, every_kind_of_attribute, size, ten_attributes,
 };
 use end_to_end::proxy::{Fault, Reply, Rule};
+use end_to_end::replay::is;
 use end_to_end::world::{Depth, Ingestion, Kind, scenario};
 use serde_json::{Value, json};
 use shared::clock::Clock;
@@ -684,6 +685,25 @@ async fn a_pointer_to_an_object_that_is_gone_is_quarantined_and_the_others_are_j
         for message in world.drain(&case.ingestion.source).await? {
             assert_eq!(message.added_to(seed_of(&seeds, &message)?), [MARK]);
         }
+
+        // A store that does not answer for a moment lets nothing past the schema: it is asked again, and again later.
+        let seeds = [pointing(&bucket, "unfit")];
+        world.dead_letter(&case.ingestion, &seeds).await?;
+        let slow = || {
+            let words = "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>";
+            Fault::Reply(Reply::success(503, words))
+        };
+        proxy.inject(Rule::new("s3:GET*", slow()).first(3));
+        let failing = case.run_at(&proxy, Clock::system().now()).finish().await?;
+        let failing = failing.report()?;
+        is(&failing, "Failed", "could not be delivered and are back")?;
+        is(&failing, "Failed", "SlowDown")?;
+        assert_eq!(self::told(&failing)?.replayed(), 0, "{failing}");
+        proxy.inject(Rule::new("s3:GET*", slow()).first(1));
+        let report = case.run_at(&proxy, Clock::system().now());
+        let report = report.finish().await?.report()?;
+        let told = self::told(&report)?;
+        assert_eq!((told.replayed(), told.quarantined()), (0, 1), "{report}");
 
         // Where nobody asks what a payload holds, it is only looked whether it is there.
         case.set("body_schema", Value::Null).await?;

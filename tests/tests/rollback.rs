@@ -423,6 +423,42 @@ async fn a_human_who_goes_elsewhere_between_two_steps_has_the_last_word() -> Res
     .await
 }
 
+/// Whoever is quicker than a step ends the way back, and what is remembered of it holds up no later rollback.
+#[tokio::test]
+async fn a_human_who_is_quicker_than_a_later_step_ends_the_way_back() -> Result {
+    scenario("steps-quicker", async |world| {
+        let guarded = in_steps(world, &[10, 100]).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let report = guarded.run(&proxy).finish().await?.report()?;
+        is(&report, "Pending", "gives version 1 10 % of the traffic")?;
+        both_serve(&guarded, 3, [(900, 300), (100, 1)]).await?;
+        let hold = Hold::default();
+        proxy.inject(Rule::new("lambda:UpdateAlias", Fault::Hold(hold.clone())).first(1));
+        let elsewhere = Pointing::alone("2");
+        let human = async {
+            hold.arrived(1).await?;
+            let moved = guarded.point(&elsewhere).await;
+            hold.release();
+            moved
+        };
+        let (report, moved) = tokio::join!(looks(&guarded, &proxy, 5), human);
+        moved?;
+        is(&report?, "Escalated", "another hand changed")?;
+        assert_eq!(guarded.pointing().await?, elsewhere);
+        let again = Clock::system().now() + TimeDelta::minutes(6);
+        let event = alarm_event(&guarded.alarm, "OK", "ALARM", again);
+        let second = guarded.run(&proxy).on(&event);
+        let second = second.later_by(TimeDelta::minutes(6)).finish().await?;
+        is(
+            &second.report()?,
+            "Skipped",
+            "on its way back from version 3 to 1, and left there, in this incident already",
+        )?;
+        Ok(())
+    })
+    .await
+}
+
 /// A function that answers its callers with a server error, as behind an API, does not fail by Lambda's own figures.
 #[tokio::test]
 async fn a_server_error_in_the_answer_fails_the_smoke_test() -> Result {

@@ -5,7 +5,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::duration::Took;
-use crate::memory::Memory;
+use crate::memory::{Memory, Went};
 use crate::observed::{Minutes, Observed, Served, Traffic};
 use crate::onset::{Onset, between, latest, minute_of, onset, whole_minute};
 use crate::policy::{Blame, Rollback};
@@ -97,7 +97,7 @@ pub(crate) fn promoted(
     let not = |reason| Err(Unblamed::ByNoMeans(reason));
     if let Some(last) = &memory.last
         && last.to == version
-        && !last.undone
+        && last.went == Went::AllTheWay
     {
         return not(format!(
             "version {version} serves since the rollback from version {}, not by a deployment, so that the errors have another cause: {traffic}",

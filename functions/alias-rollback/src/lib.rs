@@ -32,7 +32,7 @@ use shared::remediation::{
 
 use crate::aws::{Aws, Moved};
 use crate::error::RollbackError;
-use crate::memory::{Memory, RolledBack};
+use crate::memory::{Memory, RolledBack, Went};
 use crate::observed::{Observed, Provisioned, State};
 use crate::plan::{Plan, Step};
 use crate::policy::Rollback;
@@ -251,7 +251,7 @@ fn rolled_back(plan: &Plan, work: &Work<'_, AliasRollback>) -> RolledBack {
         from: plan.from,
         to: plan.step.to(),
         at: work.now(),
-        undone: false,
+        went: Went::AllTheWay,
     }
 }
 
@@ -281,7 +281,8 @@ impl Rounds<Self> for AliasRollback {
         _now: DateTime<Utc>,
     ) -> Option<Memory> {
         let memory = memory.filter(|memory| memory.shifting.is_some());
-        memory.cloned().map(Memory::undone)
+        let memory = memory.cloned();
+        memory.map(|memory| memory.broken_off(Went::HalfWay))
     }
 
     /// No round asks for the next at once: the schedule begins it when the share was served for a while.

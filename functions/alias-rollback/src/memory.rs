@@ -72,9 +72,22 @@ pub struct RolledBack {
     pub to: u64,
     /// When.
     pub at: DateTime<Utc>,
-    /// Whether it was undone, since the version that it went to did no better.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub undone: bool,
+    /// How far it went.
+    #[serde(default)]
+    pub went: Went,
+}
+
+/// How far a rollback went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Went {
+    /// The version that it goes to was given all the traffic.
+    #[default]
+    AllTheWay,
+    /// That version was given a share, and the run ended with it.
+    HalfWay,
+    /// That version was given a share, did no better, and has none again.
+    AndCameBack,
 }
 
 impl Memory {
@@ -85,14 +98,11 @@ impl Memory {
         self
     }
 
-    /// With the way back in steps that was under way noted as undone: neither version is known to be worse.
+    /// With the way back in steps that was under way noted as ended before its end: neither version is known to be worse.
     #[must_use]
-    pub fn undone(mut self) -> Self {
+    pub fn broken_off(mut self, went: Went) -> Self {
         if let Some(shifting) = self.shifting.take() {
-            self.last = Some(RolledBack {
-                undone: true,
-                ..shifting
-            });
+            self.last = Some(RolledBack { went, ..shifting });
         }
         self
     }
@@ -136,7 +146,9 @@ impl Memory {
         let before = self.serving.as_ref().map(|serving| serving.version);
         let ours = |before| {
             let last = self.last.as_ref();
-            last.is_some_and(|last| last.from == before && last.to == version && !last.undone)
+            last.is_some_and(|last| {
+                last.from == before && last.to == version && last.went == Went::AllTheWay
+            })
         };
         if let Some(before) = before.filter(|before| *before > version && !ours(*before)) {
             news.push(format!("someone went back from version {before} by hand"));

@@ -10,7 +10,7 @@ use shared::remediation::{Moment, Planned, PlannedBy};
 use crate::AliasRollback;
 use crate::blame::{Blamed, Unblamed, hours, promoted};
 use crate::canary::canary;
-use crate::memory::Memory;
+use crate::memory::{Memory, Went};
 use crate::observed::{Observed, State, Traffic, Version};
 use crate::policy::{CodeDeploy, DeploymentGroup, Rollback, Shift};
 use crate::shift;
@@ -156,6 +156,14 @@ pub fn plan(
     });
     if let Some(planned) = in_steps.or_else(|| begun(observed, policy, moment)) {
         return planned;
+    }
+    if moment.recovered && moment.progress.is_some() {
+        return Planned::Nothing {
+            reason: format!(
+                "the alarm, read again, is not in ALARM any more, and {} was given no share yet; it is left as it is",
+                policy.alias
+            ),
+        };
     }
     if let Some(left) = left_alone(observed, policy, memory, moment) {
         return left;
@@ -315,14 +323,18 @@ fn left_alone(
         && last.incident_id == moment.incident_id
         && !moment.resuming
     {
-        let undone = if last.undone {
-            ", which was undone,"
-        } else {
-            ""
+        let (from, to) = (last.from, last.to);
+        let before = match last.went {
+            Went::AllTheWay => format!("was rolled back from version {from} to {to}"),
+            Went::HalfWay => {
+                format!("was on its way back from version {from} to {to}, and left there,")
+            }
+            Went::AndCameBack => {
+                format!("was rolled back from version {from} to {to}, which was undone,")
+            }
         };
         return Some(nothing(format!(
-            "{alias} was rolled back from version {} to {}{undone} in this incident already; a second rollback would be a guess",
-            last.from, last.to
+            "{alias} {before} in this incident already; a second rollback would be a guess"
         )));
     }
     if let Some(shifting) = &memory.shifting

@@ -6,6 +6,7 @@ use shared::remediation::{Done, End, Work};
 
 use crate::aws::Moved;
 use crate::error::RollbackError;
+use crate::memory::Went;
 use crate::plan::{Plan, Step};
 use crate::policy::Rollback;
 use crate::shift::{self, Progress};
@@ -129,7 +130,7 @@ impl AliasRollback {
         );
         let memory = work.memory().cloned().unwrap_or_default();
         Ok(Some(Done {
-            memory: Some(memory.undone()),
+            memory: Some(memory.broken_off(Went::AndCameBack)),
             ..told(plan, Done::new(end, summary), false)
         }))
     }

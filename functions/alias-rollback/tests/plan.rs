@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use alias_rollback::AliasRollback;
-use alias_rollback::memory::{Attested, Condemned, Memory, RolledBack, Serving, learn};
+use alias_rollback::memory::{Attested, Condemned, Memory, RolledBack, Serving, Went, learn};
 use alias_rollback::observed::{
     Alias, Deployment, Durations, Minutes, Observed, Provisioned, Served, State, Traffic, Version,
 };
@@ -162,6 +162,7 @@ fn decide_by(
         begun,
         overtaken: None,
         in_place: None,
+        recovered: false,
     };
     plan(observed, policy, &moment)
 }
@@ -187,6 +188,7 @@ fn decide_on(
         begun: None,
         overtaken: None,
         in_place: None,
+        recovered: false,
     };
     plan(observed, policy, &moment)
 }
@@ -331,6 +333,7 @@ fn decide_later(observed: &Observed, memory: &Memory, minutes: i64) -> PlannedBy
         begun: None,
         overtaken: None,
         in_place: None,
+        recovered: false,
     };
     plan(observed, &policy(), &moment)
 }
@@ -698,6 +701,16 @@ fn shifted(minutes_ago: i64, bad: Traffic, good: Traffic) -> (Observed, Progress
 
 /// The next look at a way back in steps that the plan has begun.
 fn look(policy: &Rollback, observed: &Observed, progress: &Progress) -> PlannedBy<AliasRollback> {
+    look_at(policy, observed, progress, false)
+}
+
+/// The same, where the alarm may have recovered.
+fn look_at(
+    policy: &Rollback,
+    observed: &Observed,
+    progress: &Progress,
+    recovered: bool,
+) -> PlannedBy<AliasRollback> {
     let begun = acts(decide_by(
         &in_steps(),
         &self::observed(),
@@ -710,7 +723,7 @@ fn look(policy: &Rollback, observed: &Observed, progress: &Progress) -> PlannedB
         from: 5,
         to: 3,
         at: now(),
-        undone: false,
+        went: Went::AllTheWay,
     });
     let moment = Moment {
         progress: Some(progress),
@@ -722,6 +735,7 @@ fn look(policy: &Rollback, observed: &Observed, progress: &Progress) -> PlannedB
         begun: Some(&begun),
         overtaken: None,
         in_place: None,
+        recovered,
     };
     plan(observed, policy, &moment)
 }
@@ -922,6 +936,14 @@ fn an_attempt_that_died_about_a_step_is_taken_up_where_it_was() {
         next_step(&observed(), &first),
         Step::Shift { percent: 10, .. }
     ));
+    // Once the alarm is not in ALARM any more, none is begun that was not given, and one that was is ended.
+    does_nothing(
+        &look_at(&in_steps(), &observed(), &first, true),
+        "was given no share yet",
+    );
+    for progress in [&first, &progress] {
+        acts(look_at(&in_steps(), &given, progress, true));
+    }
     // After it, the share counts from now.
     match next_step(&given, &first) {
         Step::Watch {
@@ -980,7 +1002,7 @@ fn a_second_alarm_waits_for_the_way_back_that_is_under_way() {
             from: 5,
             to: 3,
             at: now() - TimeDelta::hours(hours),
-            undone: false,
+            went: Went::AllTheWay,
         })
     };
     waits(
@@ -993,12 +1015,16 @@ fn a_second_alarm_waits_for_the_way_back_that_is_under_way() {
     let plan = acts(decide_by(&in_steps(), &served, &shifting(24), None));
     assert!(matches!(plan.step, Step::Point { to: 3, .. }));
     // What was undone is not tried again, and speaks against neither version.
-    let undone = shifting(0).undone();
+    let undone = shifting(0).broken_off(Went::AndCameBack);
     assert!(undone.shifting.is_none() && undone.bad.is_empty());
     let mut ended = undone.clone();
     ended.last.as_mut().unwrap().incident_id = INCIDENT.into();
     let planned = decide_by(&in_steps(), &self::observed(), &ended, None);
     does_nothing(&planned, "which was undone, in this incident already");
+    ended.last.as_mut().unwrap().went = Went::HalfWay;
+    let planned = decide_by(&in_steps(), &self::observed(), &ended, None);
+    let words = "on its way back from version 5 to 3, and left there, in this incident already";
+    does_nothing(&planned, words);
     assert!(matches!(
         acts(decide_by(&in_steps(), &self::observed(), &undone, None)).step,
         Step::Shift { .. }
@@ -1285,6 +1311,7 @@ fn a_version_that_another_hand_went_to_meanwhile_is_left() {
             begun: None,
             overtaken: Some(&overtaken),
             in_place: None,
+            recovered: false,
         };
         plan(observed, &policy(), &moment)
     };
@@ -1363,7 +1390,7 @@ fn a_version_that_someone_went_back_from_is_not_chosen() {
         from: 5,
         to: 4,
         at: now(),
-        undone: false,
+        went: Went::AllTheWay,
     });
     let lesson = learn(&earlier, &policy(), Some(&ours), now()).unwrap();
     let known = &lesson.memory;
@@ -1526,7 +1553,7 @@ fn one_incident_sees_one_rollback() {
         from: 6,
         to: 5,
         at: now(),
-        undone: false,
+        went: Went::AllTheWay,
     });
     does_nothing(&decide(&observed(), &known), "in this incident already");
     let last = known.last.as_mut().unwrap();
@@ -1543,7 +1570,7 @@ fn what_a_rollback_brought_back_is_no_new_version() {
         from: 6,
         to: 5,
         at: now(),
-        undone: false,
+        went: Went::AllTheWay,
     });
     does_nothing(
         &decide(&observed(), &known),
@@ -1657,7 +1684,7 @@ fn a_version_that_a_human_restored_after_a_rollback_is_forgiven() {
         from: 5,
         to: 3,
         at: now(),
-        undone: false,
+        went: Went::AllTheWay,
     });
     assert!(!unseen.good.contains_key(&5) && unseen.bad.contains_key(&5));
     let mut rolled_back = observed();

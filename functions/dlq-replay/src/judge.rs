@@ -148,6 +148,13 @@ impl Judge<'_> {
             return Fate::Keep(Kept::ArrivedLater);
         }
         let filter = &self.plan.filter;
+        // What it holds decides, and another attempt may tell.
+        if message.object == Some(Object::Unanswered)
+            && self.plan.reads_payloads()
+            && self.selects(filter, message)
+        {
+            return Fate::Keep(Kept::Undelivered);
+        }
         let readable = message.is_looked_into();
         let needs_json = readable && (self.schema.is_some() || filter.reads_body());
         let body: Option<Result<Value, serde_json::Error>> =
@@ -668,6 +675,14 @@ mod tests {
         );
         assert_eq!(fate(&plan, &holding(Object::There), 0), Fate::Replay(0));
         assert!(!holding(Object::There).is_looked_into());
+        // What could not be told for a moment passes no filter unseen.
+        let unanswered = holding(Object::Unanswered);
+        let stays = Fate::Keep(Kept::Undelivered);
+        assert_eq!(fate(&plan, &unanswered, 0), stays);
+        let mut unread = plan.clone();
+        unread.filter = Filter::default();
+        unread.checks_bodies = false;
+        assert_eq!(fate(&unread, &unanswered, 0), Fate::Replay(0));
         // What is sent on is the pointer.
         let sent = read(r#"{"tenant":7}"#);
         assert_eq!(sent.envelope.to_queue(&sent.body), pointer.body);

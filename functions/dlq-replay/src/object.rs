@@ -20,6 +20,7 @@ use chrono::{DateTime, Utc};
 use http_body_util::{BodyExt as _, Limited};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use shared::aws_error::{AwsError, Kind, kind_of_code};
+use shared::backoff;
 use shared::https;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
@@ -31,6 +32,8 @@ const READ_BYTES: usize = 1_048_576;
 /// The longest refusal that is read.
 const REFUSAL_BYTES: usize = 16_384;
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often a failed look-up is tried again.
+const RETRIES: u32 = 2;
 const GET: &str = "s3:GetObject";
 /// What stays as it is in a path (AWS General Reference, "Create a signed AWS API request").
 const AS_IT_IS: &AsciiSet = &NON_ALPHANUMERIC
@@ -49,6 +52,8 @@ pub enum Object {
     Read(String),
     /// There is none.
     Gone(Place),
+    /// Whether it is there could not be told, for a moment.
+    Unanswered,
 }
 
 /// What reads objects, of the function's own region.
@@ -72,11 +77,31 @@ impl Objects {
         }
     }
 
-    /// Looks an object up, and reads it where it is `wanted` and a text of at most 1 MiB.
+    /// Looks an object up, and reads it where it is `wanted` and a text of at most 1 MiB; tries again what fails for a
+    /// moment.
     ///
     /// An object that is not there is told by `NoSuchKey` only to who may list the bucket; others are denied (Amazon S3
     /// API Reference, "`GetObject`").
     pub async fn look_up(
+        &self,
+        place: &Place,
+        wanted: bool,
+        now: DateTime<Utc>,
+    ) -> Result<Object, AwsError> {
+        let mut attempt = 0;
+        loop {
+            match self.look_up_once(place, wanted, now).await {
+                Err(error) if error.is_transient() && attempt < RETRIES => {
+                    tracing::debug!(%error, "looking up again");
+                    tokio::time::sleep(backoff::pause(attempt + 2, &place.key)).await;
+                    attempt += 1;
+                }
+                looked_up => return looked_up,
+            }
+        }
+    }
+
+    async fn look_up_once(
         &self,
         place: &Place,
         wanted: bool,

@@ -78,6 +78,7 @@ pub(crate) fn decide(
             progress,
             overtaken: None,
             in_place: None,
+            recovered: false,
         },
     )
 }

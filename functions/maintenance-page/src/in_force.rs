@@ -50,6 +50,8 @@ pub struct Domain {
     pub mutual_tls: bool,
     /// Its status and what API Gateway says of it, where that is not `AVAILABLE`.
     pub status: Option<String>,
+    /// Why none of this could be read.
+    pub unknown: Option<String>,
 }
 
 /// What the requests to a custom domain go by (API Gateway Developer Guide, "Set the routing mode for your custom domain
@@ -207,6 +209,11 @@ impl InForce {
             )),
             Routing::Mappings | Routing::RulesAlone => None,
         };
+        let unread = self.domain.unknown.as_ref().map(|why| {
+            format!(
+                "whether {domain} goes by its mappings, and whom it answers, cannot be told: {why}"
+            )
+        });
         let status = self
             .domain
             .status
@@ -227,7 +234,7 @@ impl InForce {
         let unknown = self.access.unknown.as_ref().map(|why| {
             format!("whether the maintenance API {api} turns clients away cannot be told: {why}")
         });
-        [routing, status, shut, unknown]
+        [routing, unread, status, shut, unknown]
             .into_iter()
             .flatten()
             .collect()
@@ -235,6 +242,15 @@ impl InForce {
 }
 
 impl Domain {
+    /// What could not be read.
+    #[must_use]
+    pub fn unknown(why: impl Into<String>) -> Self {
+        Self {
+            unknown: Some(why.into()),
+            ..Self::default()
+        }
+    }
+
     /// Why a function without a client certificate and outside the VPCs cannot see what the domain shows.
     fn unseen(&self, domain: &str) -> Option<String> {
         if self.private {
@@ -559,6 +575,13 @@ mod tests {
             updating.notes,
             ["api.example.com is not AVAILABLE but UPDATING"]
         );
+        let unknown = InForce {
+            domain: Domain::unknown("throttled"),
+            ..InForce::default()
+        };
+        let unknown = unknown.outlook(&mapping(), URL).unwrap();
+        assert_eq!(unknown.unseen, None);
+        assert!(unknown.notes[0].ends_with("cannot be told: throttled"));
     }
 
     #[test]

@@ -114,6 +114,7 @@ fn decide(
         begun,
         overtaken: None,
         in_place: in_place.as_ref(),
+        recovered: false,
     };
     plan(observed, &policy(front), &moment)
 }
@@ -250,6 +251,7 @@ fn the_page_says_what_the_policy_gives_and_nothing_of_what_it_says_anyway() {
                 begun: None,
                 overtaken: None,
                 in_place: None,
+                recovered: false,
             };
             acts(plan(&observed(front, None), &policy, &moment)).0
         };
@@ -313,6 +315,7 @@ fn fits(policy: &mut Page, paths: std::collections::BTreeSet<String>) {
         begun: None,
         overtaken: None,
         in_place: None,
+        recovered: false,
     };
     let (raised, _) = acts(plan(&observed("cloudfront", None), policy, &moment));
     let value = serde_json::to_string(&raised.announced()).unwrap();
@@ -484,6 +487,7 @@ fn the_page_is_where_it_was_put_whatever_the_policy_says_since() {
         begun: None,
         overtaken: None,
         in_place: Some(&in_ledger),
+        recovered: false,
     };
     let policy = policy("domain");
     let mut seen = observed("domain", None);

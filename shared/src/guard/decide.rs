@@ -69,6 +69,7 @@ pub fn decide(question: &Question<'_>) -> Verdict {
         Ok(grounds) => grounds,
         Err(verdict) => return verdict,
     };
+    grounds.recovered = question.live.state() != Some(State::Alarm);
     if question.round.is_none()
         && !grounds.settling
         && occasion != Occasion::Restoring
@@ -199,6 +200,7 @@ fn begin(question: &Question<'_>) -> Result<Grounds, Verdict> {
             progress: None,
             settling: false,
             too_late: None,
+            recovered: false,
         });
     };
     let resumed = |round, attempt| Ok(resumed(question, record, round, attempt));
@@ -255,6 +257,7 @@ fn resumed(question: &Question<'_>, record: &Record, round: u32, attempt: u32) -
         progress: record.progress.clone(),
         settling: record.status == Status::Settling,
         too_late,
+        recovered: false,
     }
 }
 
@@ -293,23 +296,29 @@ fn come_again(record: &Record, heard_at: Option<DateTime<Utc>>, now: DateTime<Ut
     Refusal::passing(outcome, record.claimed_until + LOOK_AFTER)
 }
 
-/// Whether the run is one that the alarm's return to OK does not end: it was begun, or held back for a while.
+/// Whether the run is one that the alarm's return to OK does not end: it is half done, was begun, or held back for a while.
 fn outlasts(question: &Question<'_>) -> bool {
     let Question { facts, event, .. } = *question;
-    question.outlasts_alarm
-        && (facts.record.is_some() || waiting(facts, event.changed_at).is_some())
+    question.half_done
+        || question.outlasts_alarm
+            && (facts.record.is_some() || waiting(facts, event.changed_at).is_some())
 }
 
 /// Why nothing may be begun that the policy does not name any more.
 fn unlisted(question: &Question<'_>) -> Option<Refusal> {
-    (!question.listed && question.event.state == State::Alarm).then(|| {
-        skip(
-            Rule::NoTarget,
-            format!(
-                "the policy does not let {} act on {} any more",
-                question.event.alarm_name, question.target
-            ),
-        )
+    if question.listed || question.event.state != State::Alarm {
+        return None;
+    }
+    let reason = format!(
+        "the policy does not let {} act on {} any more",
+        question.event.alarm_name, question.target
+    );
+    Some(if question.half_done {
+        let reason =
+            format!("{reason}, and what was begun on it is left half done: look at the target");
+        Refusal::lasting(escalated(Rule::NoTarget, reason))
+    } else {
+        skip(Rule::NoTarget, reason)
     })
 }
 
@@ -423,6 +432,7 @@ fn not_in_alarm(question: &Question<'_>) -> Option<Refusal> {
                 question.event.alarm_arn, question.event.account
             ),
         ))),
+        LiveAlarm::Gone if question.half_done => None,
         LiveAlarm::Gone => Some(skip(
             Rule::AlarmRecovered,
             "the alarm does not exist any more".to_owned(),
@@ -432,6 +442,10 @@ fn not_in_alarm(question: &Question<'_>) -> Option<Refusal> {
             actions_enabled: true,
             ..
         } if outlasts(question) => None,
+        LiveAlarm::Found {
+            actions_enabled: true,
+            ..
+        } if question.half_done => None,
         LiveAlarm::Found {
             state,
             actions_enabled: true,

@@ -90,6 +90,8 @@ pub struct Question<'a> {
     pub listed: bool,
     /// Whether what was begun, or refused for a reason that passes, is still to be done when the alarm is back at OK.
     pub outlasts_alarm: bool,
+    /// Whether the run has begun what must not be left half done, and is carried on whatever becomes of its alarm.
+    pub half_done: bool,
     /// Now.
     pub now: DateTime<Utc>,
 }
@@ -163,4 +165,6 @@ pub struct Grounds {
     pub settling: bool,
     /// Why nothing may be begun any more, although the attempt before may have carried its plan out.
     pub too_late: Option<Box<Refusal>>,
+    /// Whether the alarm, read again, is not in ALARM any more.
+    pub recovered: bool,
 }

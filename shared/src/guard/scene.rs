@@ -64,6 +64,7 @@ pub(crate) fn grounds() -> Grounds {
         progress: None,
         settling: false,
         too_late: None,
+        recovered: false,
     }
 }
 

@@ -76,6 +76,8 @@ pub struct Moment<'a, R: Remediation> {
     pub overtaken: Option<&'a R::Plan>,
     /// What the remediation has in place on the target, and the state to go back to.
     pub in_place: Option<&'a InPlace<SnapshotOf<R>>>,
+    /// Whether the alarm, read again, is not in ALARM any more: what was begun is ended, and nothing new begun for it.
+    pub recovered: bool,
 }
 
 /// What a remediation has put in place and not taken back.

@@ -28,6 +28,7 @@ use crate::runtime::job::{Agreed, RESERVE, Run, Told};
 use crate::runtime::judge::{Course, Judged, judge};
 use crate::runtime::plan::{self, Before};
 use crate::runtime::reads::Reads;
+use crate::runtime::refuse::left;
 use crate::runtime::steps::Steps;
 
 /// How often a run in its work says that it is alive.
@@ -132,7 +133,13 @@ impl<R: Remediation> Runtime<R> {
                 .await
             {
                 Ok(anew) => plan = anew,
-                Err(Stop::End(end)) => break Done::new(end, reason),
+                Err(Stop::End(end)) => {
+                    let memory = left::<R>(&permit.facts(), false, self.suite.clock.now());
+                    break Done {
+                        memory,
+                        ..Done::new(end, reason)
+                    };
+                }
                 Err(Stop::Failed(done)) => break *done,
             }
             replans.push(Entry {

@@ -69,7 +69,8 @@ impl<R: Remediation> Runtime<R> {
             round: run.round,
             occasion: run.occasion,
             listed: run.may_act(),
-            outlasts_alarm: R::OUTLASTS_ALARM || is_half_done::<R>(&read.facts),
+            outlasts_alarm: R::OUTLASTS_ALARM,
+            half_done: is_half_done::<R>(&read.facts),
             now,
         });
         let grounds = match verdict {

@@ -84,6 +84,7 @@ pub(super) fn plan<R: Remediation>(
         progress: progress.as_ref(),
         overtaken,
         in_place: in_place.as_ref(),
+        recovered: grounds.recovered,
     };
     Ok(R::plan(observed, &run.target.action, &moment))
 }

@@ -190,7 +190,11 @@ impl<R: Remediation> Runtime<R> {
 }
 
 /// What is to be remembered of a run that ends here without another word.
-fn left<R: Remediation>(facts: &Facts, passes: bool, now: DateTime<Utc>) -> Option<MemoryOf<R>> {
+pub(super) fn left<R: Remediation>(
+    facts: &Facts,
+    passes: bool,
+    now: DateTime<Utc>,
+) -> Option<MemoryOf<R>> {
     let record = facts.record.as_ref()?;
     if passes || record.status == Status::Completed {
         return None;

@@ -461,6 +461,8 @@ impl<R: Remediation> Runtime<R> {
             occasion: Occasion::Due,
             listed: run.may_act(),
             outlasts_alarm: R::OUTLASTS_ALARM,
+            // A run that was begun never rests.
+            half_done: false,
             now: self.suite.clock.now(),
         });
         matches!(verdict, Verdict::Leave)

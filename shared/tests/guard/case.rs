@@ -137,6 +137,7 @@ impl Case {
             occasion: self.occasion,
             listed: true,
             outlasts_alarm: false,
+            half_done: false,
             now: at(now),
         })
     }

@@ -43,7 +43,7 @@ pub struct Call {
 }
 
 /// IAM prefixes by the names that requests are signed for or targeted at.
-const SERVICES: [(&str, &str); 21] = [
+const SERVICES: [(&str, &str); 22] = [
     ("AmazonSQS", "sqs"),
     ("sqs", "sqs"),
     ("DynamoDB_20120810", "dynamodb"),
@@ -65,6 +65,7 @@ const SERVICES: [(&str, &str); 21] = [
     ("sts", "sts"),
     ("AWSStepFunctions", "states"),
     ("states", "states"),
+    ("s3", "s3"),
 ];
 
 fn service(name: &str) -> &'static str {

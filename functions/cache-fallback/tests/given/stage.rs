@@ -103,6 +103,7 @@ pub(crate) fn decide(
         begun,
         overtaken: None,
         in_place: in_place.as_ref(),
+        recovered: false,
     };
     plan(observed, policy, &moment)
 }

@@ -40,19 +40,18 @@ impl CustomDomain<'_> {
         Ok((served, stage.variables().cloned().unwrap_or_default()))
     }
 
-    /// How the domain takes requests.
+    /// How the domain takes requests. A call that fails for a moment keeps no page down.
     pub(super) async fn domain(&self) -> Result<Domain, PageError> {
         let name = self.policy.domain_name();
         let id = self.policy.domain_name_id().map(str::to_owned);
         let domain = self.client.get_domain_name().domain_name(name);
         let domain = domain.set_domain_name_id(id);
-        let domain = domain.send().await.map_err(|error| {
-            PageError::Aws(AwsError::new(
-                "apigateway:GET",
-                format!("the domain {name}"),
-                &error,
-            ))
-        })?;
+        let failed = |error| AwsError::new("apigateway:GET", format!("the domain {name}"), &error);
+        let domain = match domain.send().await.map_err(failed) {
+            Ok(domain) => domain,
+            Err(error) if error.is_transient() => return Ok(Domain::unknown(error.to_string())),
+            Err(error) => return Err(PageError::Aws(error)),
+        };
         let types = domain
             .endpoint_configuration()
             .map(EndpointConfiguration::types);
@@ -69,10 +68,12 @@ impl CustomDomain<'_> {
                 Some(message) if !message.is_empty() => format!("{status} ({message})"),
                 _ => status.to_owned(),
             }),
+            unknown: None,
         })
     }
 
-    /// Whom the methods answer that the page's stage serves. An API that cannot be exported keeps no page down.
+    /// Whom the methods answer that the page's stage serves. An API that cannot be exported, or not for a
+    /// moment, keeps no page down.
     pub(super) async fn access(&self, url: &str) -> Result<Access, PageError> {
         let (api, stage) = (&self.policy.maintenance_api, &self.policy.maintenance_stage);
         let export = self
@@ -94,11 +95,15 @@ impl CustomDomain<'_> {
                 let why = AwsError::new("apigateway:GET", "its export", &error);
                 Ok(Access::unknown(why.to_string()))
             }
-            Err(error) => Err(PageError::Aws(AwsError::new(
-                "apigateway:GET",
-                format!("the export of stage {stage} of REST API {api}"),
-                &error,
-            ))),
+            Err(error) => {
+                let export = format!("the export of stage {stage} of REST API {api}");
+                let error = AwsError::new("apigateway:GET", export, &error);
+                if error.is_transient() {
+                    Ok(Access::unknown(error.to_string()))
+                } else {
+                    Err(PageError::Aws(error))
+                }
+            }
         }
     }
 }

@@ -140,15 +140,16 @@ async fn see_through(context: &Context<'_>, messages: Vec<InHand>, canary: bool)
     }
 }
 
-/// Messages with the objects that they point to, where the plan has them looked up. What cannot be told of one is noted,
-/// and the message goes on as it is.
+/// Messages with the objects that they point to, where the plan has them looked up. What cannot be told of one is noted.
 async fn looked_up(context: &Context<'_>, messages: Vec<InHand>) -> Vec<InHand> {
     let plan = context.plan;
     let all = messages.into_iter().map(|message| async move {
         let now = context.now();
         let (object, problem) = look_up(context.aws, plan, &message, now).await;
         if let Some(problem) = problem {
-            context.state().notes.note(problem);
+            let mut state = context.state();
+            state.last_trouble.clone_from(&problem);
+            state.notes.note(problem);
         }
         InHand { object, ..message }
     });
@@ -168,7 +169,10 @@ pub(in crate::replay) async fn look_up(
     let wanted = plan.reads_payloads();
     match aws.objects.look_up(&place, wanted, now).await {
         Ok(object) => (Some(object), None),
-        Err(error) => (None, Some(format!("a payload was not looked up: {error}"))),
+        Err(error) => (
+            error.is_transient().then_some(Object::Unanswered),
+            Some(format!("a payload was not looked up: {error}")),
+        ),
     }
 }
 

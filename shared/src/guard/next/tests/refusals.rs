@@ -3,13 +3,13 @@
 use crate::alarm::{AlarmEvent, State};
 use crate::guard::decide::decide;
 use crate::guard::next::{End, Refused, finished, refused};
-use crate::guard::question::{LiveAlarm, Occasion, Question, Verdict};
+use crate::guard::question::{Grounds, LiveAlarm, Occasion, Question, Verdict};
 use crate::guard::scene::{
     Claiming, applied, arn, at, claimed, end, event, lasting, memory, passing, place, report,
     settling, skipped, snapshot,
 };
 use crate::ledger::items::{Facts, OpenBreaker, Record, Status};
-use crate::outcome::{Outcome, Report, Rule};
+use crate::outcome::{Outcome, Overall, Report, Rule};
 use crate::policy::Limits;
 
 fn breaker() -> OpenBreaker {
@@ -382,6 +382,7 @@ fn read_as(
         occasion: Occasion::Due,
         listed: true,
         outlasts_alarm,
+        half_done: false,
         now: at(now),
     })
 }
@@ -469,4 +470,72 @@ fn what_was_begun_goes_on_after_the_recovery_where_it_outlasts_its_alarm() {
         assert_eq!((grounds.round, grounds.attempt), (2, 1));
         assert_eq!(grounds.too_late.is_none(), goes_on);
     }
+}
+
+/// Of what is half done, only what no hand of ours may touch any more, or someone works on, is left.
+#[test]
+fn what_is_half_done_is_ended_whatever_becomes_of_its_alarm() {
+    let event = event("High", State::Alarm, 0);
+    let asks = place(&event, "req-1");
+    let claimed = claimed(&Facts::default(), &asks, &Claiming::default(), 10);
+    let rests = report(Outcome::Pending {
+        reason: "it rests".to_owned(),
+        check_again_at: at(60),
+        continuation: None,
+    });
+    let resting = End {
+        continues_by: Some(at(60)),
+        ..end(Status::Continuing, &rests)
+    };
+    let facts = finished(&claimed, &event, &resting, at(20));
+    let grounds = |live, listed, half_done| {
+        let verdict = decide(&Question {
+            event: &event,
+            live,
+            facts: &facts,
+            switch: None,
+            limits: &Limits::default(),
+            predecessors: &[],
+            target: "orders",
+            request_id: "req-9",
+            run_id: &asks.run_id(),
+            round: None,
+            occasion: Occasion::Due,
+            listed,
+            outlasts_alarm: false,
+            half_done,
+            now: at(400),
+        });
+        match verdict {
+            Verdict::Proceed(grounds) => *grounds,
+            other => panic!("{other:?}"),
+        }
+    };
+    let found = |state| LiveAlarm::Found {
+        state,
+        actions_enabled: true,
+        since: Some(at(100)),
+    };
+    let too_late = |grounds: Grounds| grounds.too_late.map(|refusal| refusal.outcome);
+    for live in [
+        found(State::Ok),
+        found(State::InsufficientData),
+        LiveAlarm::Gone,
+    ] {
+        let ends = grounds(live, true, true);
+        assert!(ends.recovered && ends.too_late.is_none(), "{ends:?}");
+        let other = grounds(live, true, false).too_late;
+        assert!(other.is_some(), "{live:?} lets another go on");
+    }
+    let in_alarm = found(State::Alarm);
+    assert!(!grounds(in_alarm, true, true).recovered);
+    let told = |outcome: Option<Outcome>| outcome.map(|it| (it.kind(), it.rule()));
+    assert_eq!(
+        told(too_late(grounds(in_alarm, false, true))),
+        Some((Overall::Escalated, Some(Rule::NoTarget)))
+    );
+    assert_eq!(
+        told(too_late(grounds(in_alarm, false, false))),
+        Some((Overall::Skipped, Some(Rule::NoTarget)))
+    );
 }

@@ -301,6 +301,7 @@ fn next_alarm(facts: &Facts, limits: &Limits, second: i64) -> Verdict {
         occasion: Occasion::Delivered,
         listed: true,
         outlasts_alarm: false,
+        half_done: false,
         now: at(second + 1),
     })
 }
@@ -394,6 +395,7 @@ fn acting_and_taking_back_in_turn_opens_the_breaker() {
             occasion: Occasion::Restoring,
             listed: true,
             outlasts_alarm: false,
+            half_done: false,
             now: at(second + 690),
         });
         let Verdict::Proceed(grounds) = grounds else {
