@@ -1,8 +1,10 @@
 //! Answers that a scene brings along, for the calls that it alone needs.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use aws_smithy_cbor::Encoder;
+use aws_smithy_types::DateTime;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -10,6 +12,8 @@ use crate::answer::Answer;
 
 /// What stands in a body for the incident that the function named in the ledger.
 const INCIDENT: &str = "{incident}";
+/// What ends a text that stands, in a body over CBOR, for a whole minute before now: `{3 minutes ago}`.
+const MINUTES_AGO: &str = " minutes ago}";
 
 /// The answer to one call.
 #[derive(Debug, Clone, Deserialize)]
@@ -114,7 +118,10 @@ fn encode(cbor: &mut Encoder, value: &Value) {
             Some(integer) => cbor.long(integer),
             None => cbor.double(number.as_f64().unwrap_or_default()),
         },
-        Value::String(text) => cbor.str(text),
+        Value::String(text) => match minutes_ago(text) {
+            Some(minutes) => cbor.timestamp(&whole_minute(minutes)),
+            None => cbor.str(text),
+        },
         Value::Array(values) => {
             cbor.array(values.len());
             for value in values {
@@ -130,6 +137,16 @@ fn encode(cbor: &mut Encoder, value: &Value) {
             cbor
         }
     };
+}
+
+fn minutes_ago(text: &str) -> Option<u32> {
+    let number = text.strip_prefix('{')?.strip_suffix(MINUTES_AGO)?;
+    number.parse().ok()
+}
+
+fn whole_minute(ago: u32) -> DateTime {
+    let now = DateTime::from(SystemTime::now()).secs();
+    DateTime::from_secs(now - now.rem_euclid(60) - i64::from(ago) * 60)
 }
 
 #[cfg(test)]
@@ -193,6 +210,24 @@ mod tests {
         assert_eq!(decoder.integer().unwrap(), 3);
         assert_eq!(decoder.str().unwrap(), "x");
         assert!((decoder.double().unwrap() - 40.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn a_minute_before_now_is_a_whole_one() {
+        let at = |text: &str| {
+            let answer = canned(json!({ "body": [text] })).answer(true, "");
+            let mut decoder = Decoder::new(&answer.body);
+            assert_eq!(decoder.list().unwrap(), Some(1));
+            decoder.timestamp().unwrap().secs()
+        };
+        let now = DateTime::from(SystemTime::now()).secs();
+        let (one, three) = (at("{1 minutes ago}"), at("{3 minutes ago}"));
+        assert_eq!(three % 60, 0);
+        assert!((60..=120).contains(&(now - one)), "{one} at {now}");
+        assert!([120, 60].contains(&(one - three)), "{three}, {one}");
+        let answer = canned(json!({"body": "{three minutes ago}"})).answer(true, "");
+        let text = Decoder::new(&answer.body).str().unwrap().into_owned();
+        assert_eq!(text, "{three minutes ago}");
     }
 
     #[test]
