@@ -1,7 +1,6 @@
 //! Answers that a scene brings along, for the calls that it alone needs.
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
 
 use aws_smithy_cbor::Encoder;
 use aws_smithy_types::DateTime;
@@ -12,8 +11,8 @@ use crate::answer::Answer;
 
 /// What stands in a body for the incident that the function named in the ledger.
 const INCIDENT: &str = "{incident}";
-/// What ends a text that stands, in a body over CBOR, for a whole minute before now: `{3 minutes ago}`.
-const MINUTES_AGO: &str = " minutes ago}";
+/// What ends a text that stands, in a body over CBOR, for a whole minute before the alarm: `{3 minutes before}`.
+const MINUTES_BEFORE: &str = " minutes before}";
 
 /// The answer to one call.
 #[derive(Debug, Clone, Deserialize)]
@@ -74,10 +73,10 @@ impl Canned {
     }
 
     /// What is written to the client, in the form of its protocol.
-    pub(crate) fn answer(&self, cbor: bool, incident: &str) -> Answer {
+    pub(crate) fn answer(&self, cbor: bool, incident: &str, alarmed_at: DateTime) -> Answer {
         let answer = if cbor {
             let mut encoder = Encoder::new(Vec::new());
-            encode(&mut encoder, &self.body);
+            encode(&mut encoder, &self.body, alarmed_at);
             Answer::cbor(encoder.into_writer())
         } else {
             let text = match &self.body {
@@ -110,7 +109,7 @@ fn holds(body: &[u8], sought: &[u8]) -> bool {
     sought.is_empty() || body.windows(sought.len()).any(|part| part == sought)
 }
 
-fn encode(cbor: &mut Encoder, value: &Value) {
+fn encode(cbor: &mut Encoder, value: &Value, alarmed_at: DateTime) {
     match value {
         Value::Null => cbor.null(),
         Value::Bool(value) => cbor.boolean(*value),
@@ -118,35 +117,35 @@ fn encode(cbor: &mut Encoder, value: &Value) {
             Some(integer) => cbor.long(integer),
             None => cbor.double(number.as_f64().unwrap_or_default()),
         },
-        Value::String(text) => match minutes_ago(text) {
-            Some(minutes) => cbor.timestamp(&whole_minute(minutes)),
+        Value::String(text) => match minutes_before(text) {
+            Some(minutes) => cbor.timestamp(&whole_minute(alarmed_at, minutes)),
             None => cbor.str(text),
         },
         Value::Array(values) => {
             cbor.array(values.len());
             for value in values {
-                encode(cbor, value);
+                encode(cbor, value, alarmed_at);
             }
             cbor
         }
         Value::Object(members) => {
             cbor.map(members.len());
             for (name, value) in members {
-                encode(cbor.str(name), value);
+                encode(cbor.str(name), value, alarmed_at);
             }
             cbor
         }
     };
 }
 
-fn minutes_ago(text: &str) -> Option<u32> {
-    let number = text.strip_prefix('{')?.strip_suffix(MINUTES_AGO)?;
+fn minutes_before(text: &str) -> Option<u32> {
+    let number = text.strip_prefix('{')?.strip_suffix(MINUTES_BEFORE)?;
     number.parse().ok()
 }
 
-fn whole_minute(ago: u32) -> DateTime {
-    let now = DateTime::from(SystemTime::now()).secs();
-    DateTime::from_secs(now - now.rem_euclid(60) - i64::from(ago) * 60)
+fn whole_minute(alarmed_at: DateTime, before: u32) -> DateTime {
+    let at = alarmed_at.secs();
+    DateTime::from_secs(at - at.rem_euclid(60) - i64::from(before) * 60)
 }
 
 #[cfg(test)]
@@ -154,6 +153,10 @@ mod tests {
     use super::*;
     use aws_smithy_cbor::Decoder;
     use serde_json::json;
+
+    fn alarmed() -> DateTime {
+        DateTime::from_secs(60 * 60 + 25)
+    }
 
     fn canned(more: Value) -> Canned {
         let mut value = json!({
@@ -203,7 +206,7 @@ mod tests {
 
     #[test]
     fn an_answer_over_cbor_keeps_counts_and_measures_apart() {
-        let answer = canned(json!({"body": {"n": 3, "x": 40.0}})).answer(true, "");
+        let answer = canned(json!({"body": {"n": 3, "x": 40.0}})).answer(true, "", alarmed());
         let mut decoder = Decoder::new(&answer.body);
         assert_eq!(decoder.map().unwrap(), Some(2));
         assert_eq!(decoder.str().unwrap(), "n");
@@ -213,21 +216,12 @@ mod tests {
     }
 
     #[test]
-    fn a_minute_before_now_is_a_whole_one() {
-        let at = |text: &str| {
-            let answer = canned(json!({ "body": [text] })).answer(true, "");
-            let mut decoder = Decoder::new(&answer.body);
-            assert_eq!(decoder.list().unwrap(), Some(1));
-            decoder.timestamp().unwrap().secs()
-        };
-        let now = DateTime::from(SystemTime::now()).secs();
-        let (one, three) = (at("{1 minutes ago}"), at("{3 minutes ago}"));
-        assert_eq!(three % 60, 0);
-        assert!((60..=120).contains(&(now - one)), "{one} at {now}");
-        assert!([120, 60].contains(&(one - three)), "{three}, {one}");
-        let answer = canned(json!({"body": "{three minutes ago}"})).answer(true, "");
-        let text = Decoder::new(&answer.body).str().unwrap().into_owned();
-        assert_eq!(text, "{three minutes ago}");
+    fn a_minute_before_the_alarm_is_a_whole_one() {
+        let answer = |text: &str| canned(json!({ "body": text })).answer(true, "", alarmed());
+        let at = Decoder::new(&answer("{3 minutes before}").body).timestamp();
+        assert_eq!(at.unwrap().secs(), 60 * 60 - 3 * 60);
+        let text = answer("{three minutes before}").body;
+        assert_eq!(Decoder::new(&text).str().unwrap(), "{three minutes before}");
     }
 
     #[test]
@@ -236,7 +230,7 @@ mod tests {
             (json!("<p>{incident}</p>"), "<p>inc-1</p>"),
             (json!({"id": "{incident}"}), r#"{"id":"inc-1"}"#),
         ] {
-            let answer = canned(json!({ "body": body })).answer(false, "inc-1");
+            let answer = canned(json!({ "body": body })).answer(false, "inc-1", alarmed());
             assert_eq!(answer.body, sent.as_bytes());
         }
     }
@@ -244,7 +238,7 @@ mod tests {
     #[test]
     fn status_and_headers_are_the_scenes() {
         let answer = canned(json!({"status": 404, "headers": {"x-amzn-errortype": "Gone"}}));
-        let answer = answer.answer(false, "");
+        let answer = answer.answer(false, "", alarmed());
         assert_eq!(answer.status, 404);
         assert_eq!(answer.headers["x-amzn-errortype"], "Gone");
         assert!(answer.body.is_empty());

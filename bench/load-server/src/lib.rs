@@ -12,6 +12,7 @@ mod sqs;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use aws_smithy_types::DateTime;
 use tokio::time::Instant;
 
 use crate::answer::Refusal;
@@ -53,7 +54,10 @@ impl Server {
         let canned = scenario.canned(asked);
         let (service, operation) = canned.map_or_else(|| identify(path, target), Canned::name);
         let answered = match canned {
-            Some(canned) => Ok(canned.answer(cbor, &scenario.incident())),
+            Some(canned) => {
+                let alarmed_at = DateTime::from_millis(scenario.setup.alarm.state_updated_at_ms);
+                Ok(canned.answer(cbor, &scenario.incident(), alarmed_at))
+            }
             None => spoken(&scenario, service, operation, cbor, body).await,
         };
         let refused = answered.is_err();
