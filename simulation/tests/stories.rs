@@ -687,3 +687,73 @@ async fn an_alarm_back_at_ok_is_an_improvement_and_a_metric_that_is_not_there_is
         )
     );
 }
+
+fn revision(world: &World) -> u64 {
+    world.inner().things["thing"].revision
+}
+
+/// The target that is in place, with a longer term than before.
+fn longer() -> Value {
+    let mut target = target("thing", &["a1"]);
+    target["action"]["at_most_seconds"] = json!(4_800);
+    document(&[target])
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_in_place_follows_an_edit_of_its_policy_once() {
+    let (world, stage) = thing_in_alarm();
+    let event = alarm_event("a1", State::Alarm, world.now(), "event-1");
+    stage.send(event, "r-1").await.unwrap();
+    let put = revision(&world);
+    passes(60).await;
+    stage.send(look(), "look-1").await.unwrap();
+    assert_eq!(revision(&world), put, "nothing was edited");
+    stage.policy(&longer());
+    passes(60).await;
+    let answer = stage.send(look(), "look-2").await.unwrap();
+    let reason = answer.reports[0].outcome.reason();
+    assert_eq!(reason, "it was brought up to date");
+    assert_eq!(revision(&world), put + 1);
+    assert_eq!(told(&world).len(), 2, "{:?}", told(&world));
+    passes(60).await;
+    stage.send(look(), "look-3").await.unwrap();
+    assert_eq!(revision(&world), put + 1);
+    // It is no action that a budget counts, and no word on its alarm.
+    let inner = world.inner();
+    let history = inner
+        .table
+        .iter()
+        .find(|(key, _)| key.sk.starts_with("history"));
+    let history = format!("{:?}", history.unwrap().1);
+    assert_eq!(history.matches("started_at").count(), 1, "{history}");
+    assert!(!history.contains("brought up to date"), "{history}");
+}
+
+/// It is tried again after what passes, told once where it does not, and left where a hand or a switch forbids it.
+#[tokio::test(start_paused = true)]
+async fn an_edit_that_could_not_be_followed_is_followed_later() {
+    let (world, stage) = thing_in_alarm();
+    let event = alarm_event("a1", State::Alarm, world.now(), "event-1");
+    stage.send(event, "r-1").await.unwrap();
+    let put = revision(&world);
+    stage.policy(&longer());
+    world.inner().conflicts_to_come = 1;
+    passes(60).await;
+    let answer = stage.send(look(), "look-1").await.unwrap();
+    assert_eq!(answer.overall, Overall::Failed, "{answer:?}");
+    assert_eq!(revision(&world), put);
+    passes(60).await;
+    stage.send(look(), "look-2").await.unwrap();
+    assert_eq!(revision(&world), put + 1);
+    assert_eq!(value(&world, "thing"), OURS);
+    // What another hand holds is left alone, and is asked for once.
+    world.create("thing", "theirs", 0);
+    stage.policy(&document(&[target("thing", &["a1"])]));
+    let theirs = revision(&world);
+    for nth in 3..5 {
+        passes(60).await;
+        let answer = stage.send(look(), &format!("look-{nth}")).await.unwrap();
+        assert!(answer.reports.is_empty(), "{answer:?}");
+    }
+    assert_eq!(revision(&world), theirs);
+}

@@ -777,6 +777,108 @@ async fn a_look_that_fails_for_a_moment_keeps_no_page_down() -> Result {
     .await
 }
 
+/// Edits what the policy has the page say.
+async fn says(fronted: &mut Fronted<'_>, title: &str) -> Result {
+    let page = json!({"title": title, "status_url": "https://status.example.com/"});
+    fronted.policy["targets"][0]["action"]["page"] = page;
+    fronted.world.put_policy(&fronted.policy).await
+}
+
+/// Waits until clients see that.
+async fn shows(fronted: &Fronted<'_>, title: &str) -> Result {
+    let what = "the page to say it";
+    wait_until(what, Duration::from_secs(10), async || {
+        let page = fronted.get("/", &[]).await?;
+        Ok(page.body.contains(title).then_some(()))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_page_that_is_up_follows_its_policy() -> Result {
+    each(FRONTS, AT_ONCE, async |front| {
+        scenario("page-edited", async |world| {
+            let mut fronted = Fronted::new(world, front, RUN_ONCE).await?;
+            let proxy = Proxy::start(&world.cloud).await?;
+            says(&mut fronted, "Back-at-ten").await?;
+            let report = fronted.run(&proxy).finish().await?.report()?;
+            is(&report, "Applied", "the page is up")?;
+            shows(&fronted, "Back-at-ten").await?;
+            says(&mut fronted, "Back-at-noon").await?;
+            let look = fronted.run(&proxy).on(&scheduled()).finish().await?;
+            is(
+                &look.report()?,
+                "Applied",
+                "the page says what the policy has it say",
+            )?;
+            shows(&fronted, "Back-at-noon").await?;
+            assert_eq!(world.told("updated").await?, 1);
+            let look = fronted.run(&proxy).on(&scheduled()).finish().await?;
+            assert_eq!(look.response()?["reports"], json!([]));
+            let back = fronted.recovers(&proxy, TimeDelta::minutes(2)).await?;
+            is(&back.finish().await?.report()?, "Applied", "the page")?;
+            assert!(fronted.get("/", &[]).await?.is_service());
+            world.holds_no_snapshot().await
+        })
+        .await
+        .during(&format!("{front:?}"))
+    })
+    .await
+}
+
+/// Whoever dies over it leaves it to a later look.
+#[tokio::test]
+async fn an_edit_of_the_policy_survives_death_at_every_request() -> Result {
+    let mut cases = Vec::new();
+    for front in FRONTS {
+        scenario("page-edit-whole", async |world| {
+            let mut fronted = Fronted::new(world, front, RUN_ONCE).await?;
+            fronted
+                .run(&Proxy::start(&world.cloud).await?)
+                .finish()
+                .await?
+                .report()?;
+            says(&mut fronted, "Back-at-noon").await?;
+            let proxy = Proxy::start(&world.cloud).await?;
+            let look = fronted.run(&proxy).on(&scheduled()).finish().await?;
+            is(&look.report()?, "Applied", "the page says")?;
+            cases.extend(proxy.deaths().into_iter().map(|death| (front, death)));
+            Ok(())
+        })
+        .await?;
+    }
+    assert!(cases.len() > 20, "{}", cases.len());
+    each(cases, AT_ONCE, async |(front, death)| {
+        scenario("page-edit-killed", async |world| {
+            let mut fronted = Fronted::new(world, front, RUN_ONCE).await?;
+            let proxy = Proxy::start(&world.cloud).await?;
+            fronted.run(&proxy).finish().await?.report()?;
+            says(&mut fronted, "Back-at-noon").await?;
+            fronted
+                .run(&proxy)
+                .on(&scheduled())
+                .dies_at(&proxy, &death)
+                .await?;
+            for minutes in [3, 5, 7] {
+                let look = fronted.run(&proxy).on(&scheduled());
+                look.later_by(TimeDelta::minutes(minutes))
+                    .finish()
+                    .await?
+                    .response()?;
+            }
+            shows(&fronted, "Back-at-noon").await?;
+            let back = fronted.recovers(&proxy, TimeDelta::minutes(10)).await?;
+            let back = back.later_by(TimeDelta::minutes(10)).finish();
+            is(&back.await?.report()?, "Applied", "the page")?;
+            assert!(fronted.get("/", &[]).await?.is_service());
+            world.holds_no_snapshot().await
+        })
+        .await
+        .during(&format!("{front:?} {death:?}"))
+    })
+    .await
+}
+
 /// Where an undisturbed raise and take-down can die.
 async fn deaths(front: Front) -> Result<[Vec<Death>; 2]> {
     let mut deaths = [Vec::new(), Vec::new()];

@@ -12,7 +12,7 @@ use crate::MaintenancePage;
 use crate::aws::api_gateway::CustomDomain;
 use crate::aws::cloudfront::Distribution;
 use crate::error::PageError;
-use crate::plan::{Observed, Plan, Snapshot};
+use crate::plan::{Notice, Observed, Plan, Snapshot};
 use crate::policy::{Front, Page};
 
 /// Whether a change was made.
@@ -36,6 +36,14 @@ pub trait InFront {
     fn raise(
         &self,
         plan: &Plan,
+        work: &Work<'_, MaintenancePage>,
+    ) -> impl Future<Output = Result<Moved, PageError>> + Send;
+
+    /// Has the page that was `observed` say something else.
+    fn reword(
+        &self,
+        observed: &Observed,
+        notice: &Notice,
         work: &Work<'_, MaintenancePage>,
     ) -> impl Future<Output = Result<Moved, PageError>> + Send;
 
@@ -107,6 +115,20 @@ impl Aws {
         match self.front(policy) {
             Either::Distribution(front) => front.raise(plan, work).await,
             Either::CustomDomain(front) => front.raise(plan, work).await,
+        }
+    }
+
+    /// Has the page that was `observed` say something else.
+    pub async fn reword(
+        &self,
+        policy: &Page,
+        observed: &Observed,
+        notice: &Notice,
+        work: &Work<'_, MaintenancePage>,
+    ) -> Result<Moved, PageError> {
+        match self.front(policy) {
+            Either::Distribution(front) => front.reword(observed, notice, work).await,
+            Either::CustomDomain(front) => front.reword(observed, notice, work).await,
         }
     }
 

@@ -19,7 +19,7 @@ pub enum PageError {
         why: String,
     },
     /// What is in front of the service changed since it was looked at, and was left as it is.
-    #[error("{subject} was changed by another hand while the page was to be taken down")]
+    #[error("{subject} was changed by another hand while the page was to be changed")]
     Contended {
         /// The key-value store or mapping.
         subject: String,

@@ -20,8 +20,8 @@ use serde::Serialize;
 use shared::alarm::AlarmEvent;
 use shared::policy::{Action as _, Temporary};
 use shared::remediation::{
-    Done, End, Moment, Never, OneRound, PlannedBy, Remediation, Reversal, Reverted, Unlearning,
-    Verified, Work,
+    Done, End, InPlace, Moment, Never, OneRound, PlannedBy, Remediation, Reversal, Reverted,
+    Unlearning, Verified, Work,
 };
 
 use crate::aws::{Aws, Moved};
@@ -230,6 +230,39 @@ impl Reversal<Self> for MaintenancePage {
             Front::Cloudfront(_) => true,
             Front::ApiGateway(mapping) => mapping.end_machine.is_some(),
         }
+    }
+
+    const FOLLOWS_ITS_POLICY: bool = true;
+
+    async fn update(
+        remediation: &Self,
+        in_place: &InPlace<Snapshot>,
+        action: &Page,
+        work: &Work<'_, Self>,
+    ) -> Result<Option<String>, PageError> {
+        let aws = &remediation.aws;
+        let action = &in_place.snapshot.put_under(action);
+        let observed = Box::pin(aws.look(action)).await?;
+        let Some(notice) = observed.notice.as_ref().filter(|it| it.by == plan::BY) else {
+            return Ok(None);
+        };
+        let wanted = plan::reworded(notice, action, in_place.taken_at);
+        if wanted == *notice {
+            return Ok(None);
+        }
+        let contended = || PageError::Contended {
+            subject: action.resource().to_owned(),
+        };
+        if Box::pin(aws.reword(action, &observed, &wanted, work)).await? == Moved::Overtaken {
+            return Err(contended());
+        }
+        let read_back = Box::pin(aws.look(action)).await?;
+        if read_back.notice.as_ref() != Some(&wanted) {
+            return Err(contended());
+        }
+        Ok(Some(
+            "the page says what the policy has it say by now; read back".to_owned(),
+        ))
     }
 
     async fn revert(

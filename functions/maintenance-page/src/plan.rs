@@ -414,6 +414,23 @@ fn until(policy: &Page, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     ends.then(|| now.trunc_subsecs(0) + policy.term.temporary().at_most)
 }
 
+/// How far apart two times may be that one minute of the policy came to, planned and claimed one after the other.
+const SAME_END: TimeDelta = TimeDelta::minutes(1);
+
+/// What a page that is up, of ours, says by a policy that was edited since it went up.
+#[must_use]
+pub fn reworded(notice: &Notice, policy: &Page, put_up_at: DateTime<Utc>) -> Notice {
+    let said = notice.estimated_end;
+    let estimated_end = estimated_end(policy, put_up_at);
+    let same = said
+        .zip(estimated_end)
+        .is_some_and(|(said, end)| (said - end).abs() <= SAME_END);
+    Notice {
+        estimated_end: if same { said } else { estimated_end },
+        ..worded(policy, notice.clone())
+    }
+}
+
 /// When the service is expected back from a page that goes up now, to the second.
 fn estimated_end(policy: &Page, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let minutes = policy.page.estimated_end_minutes?;
@@ -423,19 +440,31 @@ fn estimated_end(policy: &Page, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
 /// Everything in it is settled by the event and the policy, so that a plan that was approved is the plan made again.
 fn notice(policy: &Page, moment: &Moment<'_, MaintenancePage>) -> Notice {
     let since = moment.event.changed_at.trunc_subsecs(0);
-    let mut notice = Notice {
+    let unworded = Notice {
         by: BY.to_owned(),
         incident: moment.incident_id.to_owned(),
         since,
         until: None,
-        next_update_minutes: policy.next_update_minutes.get(),
-        title: policy.page.title.clone().filter(|it| it != TITLE),
-        message: policy.page.message.clone().filter(|it| it != MESSAGE),
-        status_url: policy.page.status_url.clone(),
+        next_update_minutes: 0,
+        title: None,
+        message: None,
+        status_url: None,
         estimated_end: None,
         retry_after: None,
         bypass_sha256: None,
         health_check_paths: BTreeSet::new(),
+    };
+    worded(policy, unworded)
+}
+
+/// A notice in the policy's words.
+fn worded(policy: &Page, notice: Notice) -> Notice {
+    let mut notice = Notice {
+        next_update_minutes: policy.next_update_minutes.get(),
+        title: policy.page.title.clone().filter(|it| it != TITLE),
+        message: policy.page.message.clone().filter(|it| it != MESSAGE),
+        status_url: policy.page.status_url.clone(),
+        ..notice
     };
     if let Front::Cloudfront(store) = &policy.front {
         notice.retry_after = Some(store.retry_after_seconds.get());

@@ -191,16 +191,8 @@ fn begin(question: &Question<'_>) -> Result<Grounds, Verdict> {
             );
         }
         return Ok(Grounds {
-            round: 1,
-            attempt: 1,
-            follows_a_death: false,
-            started_at: now,
             refires: refires(question),
-            begun: None,
-            progress: None,
-            settling: false,
-            too_late: None,
-            recovered: false,
+            ..Grounds::first(now)
         });
     };
     let resumed = |round, attempt| Ok(resumed(question, record, round, attempt));

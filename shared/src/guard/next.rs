@@ -21,6 +21,17 @@ const OPEN_RUNS: usize = 30;
 /// Answers remembered of a target; more alarms than a target has.
 const ANSWERS: usize = 100;
 
+/// What a run takes a target in hand for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// What its alarm asks for.
+    Acts,
+    /// To take back what is in place.
+    TakesBack,
+    /// To bring what is in place up to date with the policy.
+    Updates,
+}
+
 /// What a run means to do.
 pub(crate) struct Intent<'a> {
     pub(crate) place: &'a Place<'a>,
@@ -32,8 +43,7 @@ pub(crate) struct Intent<'a> {
     /// The state to go back to, new or kept longer.
     pub(crate) snapshot: Option<&'a Snapshot>,
     pub(crate) incident_id: &'a str,
-    /// Whether it takes back what is in place.
-    pub(crate) reverts: bool,
+    pub(crate) purpose: Purpose,
     /// The last moment at which the run may be alive.
     pub(crate) held_until: DateTime<Utc>,
 }
@@ -50,14 +60,20 @@ pub(crate) fn claimed(facts: &Facts, intent: &Intent<'_>, now: DateTime<Utc>) ->
         started_at: now,
         finished_at: now,
         refires: grounds.refires,
-        reverts: intent.reverts,
+        reverts: intent.purpose == Purpose::TakesBack,
     };
     let standing = facts.standing.as_ref();
     let version = standing.map_or(0, |standing| standing.version);
-    let alarm = if intent.reverts {
-        facts.alarm.clone()
-    } else {
+    let acts = intent.purpose == Purpose::Acts;
+    let alarm = if acts {
         noted_event(&facts.alarm, place.event)
+    } else {
+        facts.alarm.clone()
+    };
+    // What only follows the policy is none of the actions that are counted, and is up to date once it has ended.
+    let (history, policy) = match (intent.purpose, standing) {
+        (Purpose::Updates, Some(standing)) => (facts.history.clone(), &standing.policy),
+        _ => (acted(&facts.history, intent.limits, action), intent.policy),
     };
     Facts {
         record: Some(Record {
@@ -81,13 +97,13 @@ pub(crate) fn claimed(facts: &Facts, intent: &Intent<'_>, now: DateTime<Utc>) ->
             held_until: intent.held_until,
         }),
         heartbeat: Some(Heartbeat { token, at: now }),
-        history: acted(&facts.history, intent.limits, action),
+        history,
         alarm,
         standing: Some(Standing {
             version: version.max(token * VERSIONS) + 1,
             target: place.target.to_owned(),
             resource: place.resource.to_owned(),
-            policy: intent.policy.clone(),
+            policy: policy.clone(),
             runs: opened(
                 standing,
                 OpenRun {

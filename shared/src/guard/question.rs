@@ -168,3 +168,21 @@ pub struct Grounds {
     /// Whether the alarm, read again, is not in ALARM any more.
     pub recovered: bool,
 }
+
+impl Grounds {
+    /// Those of a run's first attempt at its first round.
+    pub(crate) fn first(now: DateTime<Utc>) -> Self {
+        Self {
+            round: 1,
+            attempt: 1,
+            follows_a_death: false,
+            started_at: now,
+            refires: 0,
+            begun: None,
+            progress: None,
+            settling: false,
+            too_late: None,
+            recovered: false,
+        }
+    }
+}

@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
 use crate::alarm::{AlarmEvent, AlarmKind, Path, State};
-use crate::guard::next::{self, End, Intent, Refused};
+use crate::guard::next::{self, End, Intent, Purpose, Refused};
 use crate::guard::question::Grounds;
 use crate::ledger::items::{self, Facts, Place, Settling, Snapshot, Status};
 use crate::outcome::{Outcome, Report, Rule};
@@ -54,18 +54,7 @@ pub(crate) fn place<'a>(event: &'a AlarmEvent, request_id: &'a str) -> Place<'a>
 }
 
 pub(crate) fn grounds() -> Grounds {
-    Grounds {
-        round: 1,
-        attempt: 1,
-        follows_a_death: false,
-        started_at: at(0),
-        refires: 0,
-        begun: None,
-        progress: None,
-        settling: false,
-        too_late: None,
-        recovered: false,
-    }
+    Grounds::first(at(0))
 }
 
 pub(crate) fn snapshot(event: &AlarmEvent, second: i64) -> Snapshot {
@@ -117,7 +106,11 @@ pub(crate) fn claimed(
         plan: &json!({"to": 3}),
         snapshot: claiming.snapshot,
         incident_id: &next::incident_of(facts, place, claiming.reverts),
-        reverts: claiming.reverts,
+        purpose: if claiming.reverts {
+            Purpose::TakesBack
+        } else {
+            Purpose::Acts
+        },
         held_until: at(second + 60),
     };
     next::claimed(facts, &intent, at(second))

@@ -524,6 +524,11 @@ pub fn restoration(snapshot: &Snapshot) -> String {
     format!("restore|{}|{taken_at}", snapshot.run_id)
 }
 
+/// What is answered when what is in place is brought up to date with the policy.
+pub(crate) fn update(snapshot: &Snapshot, now: DateTime<Utc>) -> String {
+    format!("update|{}|{}", snapshot.run_id, now.timestamp_millis())
+}
+
 pub(crate) fn record_key(place: &Place<'_>) -> Key {
     let Place {
         remediation,

@@ -35,6 +35,8 @@ pub enum Kind {
     InPlace,
     /// The alarm is back to OK.
     Recovered,
+    /// What is in place was brought up to date with the policy.
+    Updated,
     /// What was in place was taken back.
     Reverted,
     /// A human has to decide.
@@ -77,6 +79,7 @@ impl Kind {
             Self::Skipped => "skipped",
             Self::InPlace => "in-place",
             Self::Recovered => "recovered",
+            Self::Updated => "updated",
             Self::Reverted => "reverted",
             Self::Escalated => "escalated",
             Self::Failed => "failed",

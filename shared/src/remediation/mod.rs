@@ -400,6 +400,22 @@ pub trait Reversal<R: Remediation>: 'static {
         async { Ok(None) }
     }
 
+    /// Whether what is in place follows an edit of the policy while it stays, by [`Reversal::update`].
+    const FOLLOWS_ITS_POLICY: bool = false;
+
+    /// Brings what is in place up to date with a policy that was edited since, such as the words of a page; gives what was
+    /// changed, in one sentence, or `None` for nothing. Leaves alone what is in another hand. Right when it is begun anew
+    /// after it died at any point.
+    fn update(
+        remediation: &R,
+        in_place: &InPlace<Self::Snapshot>,
+        action: &R::Action,
+        work: &Work<'_, R>,
+    ) -> impl Future<Output = Result<Option<String>, R::Error>> + Send {
+        let _ = (remediation, in_place, action, work);
+        async { Ok(None) }
+    }
+
     /// Restores what `snapshot` holds, leaving alone what someone changed since. Right when it is begun anew after
     /// it died at any point.
     fn revert(

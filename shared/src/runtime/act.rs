@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::backoff;
 use crate::guard::Grounds;
-use crate::guard::next;
+use crate::guard::next::{self, Purpose};
 use crate::ledger::LedgerError;
 use crate::ledger::difference::Commit;
 use crate::ledger::items::{Facts, Place, Snapshot};
@@ -56,7 +56,7 @@ impl<R: Remediation> Runtime<R> {
             plan: &agreed.plan_value,
             observed: &agreed.observed,
             snapshot: snapshot.as_ref(),
-            reverts: false,
+            purpose: Purpose::Acts,
             approved_by: agreed.approved_by.as_deref(),
         };
         let permit = match self.claim(run, &claiming, reads).await {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::guard::Grounds;
-use crate::guard::next::{self, Intent};
+use crate::guard::next::{self, Intent, Purpose};
 use crate::ledger::LedgerError;
 use crate::ledger::difference::Commit;
 use crate::ledger::items::{Engaged, Facts, Snapshot};
@@ -24,7 +24,7 @@ pub(super) struct Claiming<'a> {
     pub(super) plan: &'a Value,
     pub(super) observed: &'a Value,
     pub(super) snapshot: Option<&'a Snapshot>,
-    pub(super) reverts: bool,
+    pub(super) purpose: Purpose,
     pub(super) approved_by: Option<&'a str>,
 }
 
@@ -37,7 +37,7 @@ impl<'a> Claiming<'a> {
             plan,
             observed: &Value::Null,
             snapshot: None,
-            reverts: false,
+            purpose: Purpose::Acts,
             approved_by: None,
         }
     }
@@ -67,7 +67,8 @@ impl<R: Remediation> Runtime<R> {
             Ok(policy) => policy,
             Err(error) => return Claimed::Over(run.failed(&error, false)),
         };
-        let incident_id = next::incident_of(facts, &run.place, claiming.reverts);
+        let stands = claiming.purpose != Purpose::Acts;
+        let incident_id = next::incident_of(facts, &run.place, stands);
         let after = next::claimed(
             facts,
             &Intent {
@@ -78,7 +79,7 @@ impl<R: Remediation> Runtime<R> {
                 plan: claiming.plan,
                 snapshot: claiming.snapshot,
                 incident_id: &incident_id,
-                reverts: claiming.reverts,
+                purpose: claiming.purpose,
                 held_until: run.held_until(),
             },
             now,

@@ -34,6 +34,7 @@ mod suite;
 mod sweep;
 mod target;
 mod tell;
+mod update;
 
 pub use engine::Runtime;
 pub use error::{RunError, StartError};

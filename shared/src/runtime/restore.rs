@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use crate::backoff;
 use crate::guard::Grounds;
 use crate::guard::decide::time;
-use crate::guard::{duty, next};
+use crate::guard::duty;
+use crate::guard::next::{self, Purpose};
 use crate::ledger::difference::Commit;
 use crate::ledger::items::{Facts, Snapshot, Status};
 use crate::ledger::permit::Permit;
@@ -47,7 +48,7 @@ impl<R: Remediation> Runtime<R> {
         let snapshot = facts.snapshot()?.clone();
         let plan = json!({"restore": snapshot.state, "taken_at": snapshot.taken_at});
         let claiming = Claiming {
-            reverts: true,
+            purpose: Purpose::TakesBack,
             ..Claiming::of(facts, grounds, &plan)
         };
         let permit = match self.claim(run, &claiming, reads).await {

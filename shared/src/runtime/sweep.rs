@@ -281,9 +281,9 @@ impl<R: Remediation> Runtime<R> {
             fallback,
         );
         match duty::duty(facts, &alarms, terms, now) {
-            Duty::Wait => None,
             Duty::Restore(due_at) => self.take_back_due(look, tended, facts, due_at).await,
             _ if self.suite.settings.dry_run => None,
+            Duty::Wait => Box::pin(self.follow_policy(look, tended, facts)).await,
             Duty::Renew(until) => self.renew(look, tended, facts, until).await,
             Duty::Forewarn(end) => {
                 self.forewarn(look, tended, facts, (end, &alarms.in_alarm))

@@ -6,8 +6,8 @@ use shared::alarm::AlarmEvent;
 use shared::outcome::Rule;
 use shared::policy::Temporary;
 use shared::remediation::{
-    Done, End, Moment, Never, OneRound, Planned, PlannedBy, Remediation, Reversal, Reverted,
-    Unlearning, Verified, Work,
+    Done, End, InPlace, Moment, Never, OneRound, Planned, PlannedBy, Remediation, Reversal,
+    Reverted, Unlearning, Verified, Work,
 };
 
 use super::{Seen, Signed, Toy, ToyError, look, put};
@@ -160,6 +160,27 @@ impl<const SETTLING: bool, const APPROVED: bool> Reversal<Self> for Page<SETTLIN
             expires_after: seconds(action.expires_after_seconds),
             at_most: seconds(action.at_most_seconds),
         })
+    }
+
+    const FOLLOWS_ITS_POLICY: bool = true;
+
+    async fn update(
+        toy: &Self,
+        _in_place: &InPlace<Before>,
+        action: &Toy,
+        work: &Work<'_, Self>,
+    ) -> Result<Option<String>, ToyError> {
+        let seen = look(&toy.door, &action.resource).await?;
+        if seen.value != OURS {
+            return Ok(None);
+        }
+        let clearance = work.clear("bring it up to date")?;
+        let change = (action.resource.as_str(), seen.revision, OURS);
+        if put(&toy.door, clearance, signed::<Self>(work, false), change, 0).await? {
+            Ok(Some("it was brought up to date".to_owned()))
+        } else {
+            Err(ToyError::Contended(action.resource.clone()))
+        }
     }
 
     async fn revert(

@@ -251,6 +251,22 @@ impl InFront for CustomDomain<'_> {
         Ok(Moved::There)
     }
 
+    /// Whose page it is stays as it is: a hand that takes it over meanwhile keeps it.
+    async fn reword(
+        &self,
+        _observed: &Observed,
+        notice: &Notice,
+        work: &Work<'_, MaintenancePage>,
+    ) -> Result<Moved, PageError> {
+        let page = Route {
+            api: self.policy.maintenance_api.clone(),
+            stage: self.policy.maintenance_stage.clone(),
+        };
+        let clearance = work.clear("have the page say something else")?;
+        self.set_variables(&page, words(notice), clearance).await?;
+        Ok(Moved::There)
+    }
+
     async fn lower(
         &self,
         _observed: &Observed,
@@ -281,31 +297,30 @@ fn replace(path: &str, value: &str) -> PatchOperation {
     operation.path(path).value(value).build()
 }
 
+fn set(name: &str, value: &str) -> PatchOperation {
+    replace(&format!("/variables/{name}"), value)
+}
+
 fn announced(notice: &Notice, holder: &str) -> Vec<PatchOperation> {
-    let set = |name: &str, value: &str| replace(&format!("/variables/{name}"), value);
-    vec![
+    let whose = [
         set(holder, &notice.held()),
         set(INCIDENT, &notice.incident),
         set(SINCE, &notice.since.format(TIME).to_string()),
+    ];
+    whose.into_iter().chain(words(notice)).collect()
+}
+
+/// What the page says by the policy.
+fn words(notice: &Notice) -> Vec<PatchOperation> {
+    let text = |text: &Option<String>, unsaid: &str| as_variable(text.as_deref().unwrap_or(unsaid));
+    let end = notice.estimated_end;
+    let end = end.map_or_else(|| NONE.to_owned(), |end| end.format(TIME).to_string());
+    vec![
         set(NEXT_UPDATE_MINUTES, &notice.next_update_minutes.to_string()),
-        set(
-            TITLE,
-            &as_variable(notice.title.as_deref().unwrap_or(wording::TITLE)),
-        ),
-        set(
-            MESSAGE,
-            &as_variable(notice.message.as_deref().unwrap_or(wording::MESSAGE)),
-        ),
-        set(
-            STATUS_URL,
-            &as_variable(notice.status_url.as_deref().unwrap_or(NONE)),
-        ),
-        set(
-            ESTIMATED_END,
-            &notice
-                .estimated_end
-                .map_or_else(|| NONE.to_owned(), |end| end.format(TIME).to_string()),
-        ),
+        set(TITLE, &text(&notice.title, wording::TITLE)),
+        set(MESSAGE, &text(&notice.message, wording::MESSAGE)),
+        set(STATUS_URL, &text(&notice.status_url, NONE)),
+        set(ESTIMATED_END, &end),
     ]
 }
 

@@ -143,6 +143,18 @@ impl InFront for Distribution<'_> {
         self.put(&notice, plan.version.as_deref(), clearance).await
     }
 
+    async fn reword(
+        &self,
+        observed: &Observed,
+        notice: &Notice,
+        work: &Work<'_, MaintenancePage>,
+    ) -> Result<Moved, PageError> {
+        let clearance = work.clear("have the page say something else")?;
+        let notice = serde_json::to_string(notice).unwrap_or_default();
+        self.put(&notice, observed.version.as_deref(), clearance)
+            .await
+    }
+
     async fn lower(
         &self,
         observed: &Observed,
