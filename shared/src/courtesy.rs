@@ -5,7 +5,8 @@
 //! the whole, so that one run on one target waits for nothing. Data planes have no such quotas; there the bound is on
 //! requests at a time, as a function has 1,024 file descriptors (AWS Lambda Developer Guide, "Lambda quotas").
 //!
-//! The limits hold for one process: two environments of a function do not know of each other.
+//! The limits hold for one process: two environments of a function do not know of each other. The template's
+//! `ReservedConcurrency` says how many there are at most.
 //!
 //! A call's service and Region are those it is signed for, so that an endpoint of one's own changes nothing.
 
