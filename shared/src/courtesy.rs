@@ -58,7 +58,7 @@ struct Limit {
 /// Calls fall under the first limit that names them.
 const LIMITS: &[Limit] = &[
     // Amazon CloudWatch User Guide, "CloudWatch service quotas": 9 and 50 a second.
-    limit("monitoring", "/DescribeAlarms", per_second(4, 5)),
+    limit("monitoring", "/DescribeAlarms", per_second(2, 5)),
     limit("monitoring", "/GetMetricData", per_second(25, 25)),
     // AWS Lambda Developer Guide, "Lambda quotas": 15 a second for GetPolicy, and 15 for all of the control plane else.
     limit("lambda", "invocations", Bound::Free),
@@ -74,7 +74,7 @@ const LIMITS: &[Limit] = &[
             burst: 2,
         },
     ),
-    limit("apigateway", "", per_second(5, 20)),
+    limit("apigateway", "", per_second(4, 16)),
     // AWS General Reference, "AWS Systems Manager endpoints and quotas": 40 a second.
     limit("ssm", "", per_second(20, 20)),
     // For these two AWS gives no number: a few runs' worth at once.

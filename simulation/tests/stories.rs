@@ -729,7 +729,7 @@ async fn what_is_in_place_follows_an_edit_of_its_policy_once() {
     assert!(!history.contains("brought up to date"), "{history}");
 }
 
-/// It is tried again after what passes, told once where it does not, and left where a hand or a switch forbids it.
+/// What fails for a moment is tried again, and what another hand holds is left.
 #[tokio::test(start_paused = true)]
 async fn an_edit_that_could_not_be_followed_is_followed_later() {
     let (world, stage) = thing_in_alarm();
@@ -742,6 +742,7 @@ async fn an_edit_that_could_not_be_followed_is_followed_later() {
     let answer = stage.send(look(), "look-1").await.unwrap();
     assert_eq!(answer.overall, Overall::Failed, "{answer:?}");
     assert_eq!(revision(&world), put);
+    assert_eq!(told(&world).len(), 1, "a failure that passes is no news");
     passes(60).await;
     stage.send(look(), "look-2").await.unwrap();
     assert_eq!(revision(&world), put + 1);

@@ -291,7 +291,7 @@ async fn one_alarm_on_many_targets_leaves_half_of_the_control_planes_to_others()
         // How many at once, and how many a second from then on.
         let halves = [
             (alias_rollback::NAME, "lambda:", (8, 7)),
-            (cache_fallback::NAME, "apigateway:", (20, 5)),
+            (cache_fallback::NAME, "apigateway:", (16, 4)),
         ];
         for (remediation, service, (burst, rate)) in halves {
             let target = |n| {

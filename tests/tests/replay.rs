@@ -5,7 +5,7 @@ use chrono::TimeDelta;
 use dlq_replay::message::{MARK, QUARANTINED};
 use end_to_end::Result;
 use end_to_end::case::{Case, told};
-use end_to_end::failure::During as _;
+use end_to_end::failure::{During as _, each};
 use end_to_end::message::{
     Attribute, Received, Seed, body_of, every_kind_of_attribute, size, ten_attributes,
 };
@@ -579,6 +579,72 @@ async fn an_event_whose_invocation_failed_is_invoked_again() -> Result {
     .await
 }
 
+/// Lambda puts a new message for each invocation that failed, and only its request id leads back to the one before.
+#[tokio::test]
+async fn an_event_that_fails_for_good_is_quarantined_after_its_replays() -> Result {
+    const FUNCTION: &str = "arn:aws:lambda:us-east-1:000000000000:function:ingest";
+    type Failed = fn(&str) -> Seed;
+    let kinds: [(&str, Failed); 2] = [
+        ("record", |request| {
+            let record = json!({
+                "version": "1.0",
+                "requestContext": {
+                    "requestId": request,
+                    "functionArn": format!("{FUNCTION}:$LATEST"),
+                    "condition": "RetriesExhausted",
+                    "approximateInvokeCount": 3,
+                },
+                "requestPayload": {"order": 7},
+                "responsePayload": {"errorType": "ValueError", "errorMessage": "no such order"},
+            });
+            Seed::new(record.to_string())
+        }),
+        ("dead letter", |request| {
+            Seed::new(r#"{"order":7}"#)
+                .with("RequestID", Attribute::text("String", request))
+                .with("ErrorCode", Attribute::text("Number", "200"))
+                .with("ErrorMessage", Attribute::text("String", "ValueError"))
+        }),
+    ];
+    each(kinds, 2, async |(kind, failed)| {
+        scenario("worn-out-by-lambda", async |world| {
+            let mut case = Case::new(world, Kind::Standard, RUN_ONCE).await?;
+            case.set("destinations", json!([{"arn": FUNCTION}])).await?;
+            case.set("default_destination", json!(FUNCTION)).await?;
+            case.set("limits", json!({"max_replays_per_message": 3}))
+                .await?;
+            let proxy = case.proxy().await?;
+            let taken = Fault::Reply(Reply::success(202, ""));
+            proxy.inject(
+                Rule::new("lambda:Invoke", taken).when(|call| call.subject.ends_with("ingest")),
+            );
+            let mut request = "11111111-2222-4333-8444-555555555555".to_owned();
+            for round in 1..=4 {
+                world.seed(&case.ingestion.dlq, &[failed(&request)]).await?;
+                let run = case.run_at(&proxy, Clock::system().now()).finish();
+                let report = run.await?.report()?;
+                let told = told(&report)?;
+                let expected = if round < 4 { (1, 0) } else { (0, 1) };
+                assert_eq!((told.replayed(), told.quarantined()), expected, "{report}");
+                let calls = proxy.calls("lambda:Invoke");
+                request = calls.last().during("an invocation")?.call.request_id();
+                if round == 4 {
+                    assert_eq!(told.quarantined.get("replayed_too_often"), Some(&1));
+                    assert_eq!(calls.len(), 3);
+                }
+            }
+            let timeline = world.timeline().await?;
+            let failures = timeline.iter().find(|line| line["kind"] == "failures");
+            let summary = &failures.during("the failures")?["summary"];
+            assert!(summary.to_string().contains("ValueError"), "{summary}");
+            Ok(())
+        })
+        .await
+        .during(kind)
+    })
+    .await
+}
+
 #[tokio::test]
 async fn what_was_quarantined_comes_back_when_a_human_says_so() -> Result {
     scenario("release", async |world| {
@@ -696,7 +762,7 @@ async fn a_pointer_to_an_object_that_is_gone_is_quarantined_and_the_others_are_j
         proxy.inject(Rule::new("s3:GET*", slow()).first(3));
         let failing = case.run_at(&proxy, Clock::system().now()).finish().await?;
         let failing = failing.report()?;
-        is(&failing, "Failed", "could not be delivered and are back")?;
+        is(&failing, "Failed", "could not be delivered")?;
         is(&failing, "Failed", "SlowDown")?;
         assert_eq!(self::told(&failing)?.replayed(), 0, "{failing}");
         proxy.inject(Rule::new("s3:GET*", slow()).first(1));

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use shared::remediation::Lesson;
 
 use crate::blame::{is_slower, lately};
@@ -72,9 +74,17 @@ pub struct RolledBack {
     pub to: u64,
     /// When.
     pub at: DateTime<Utc>,
-    /// How far it went.
-    #[serde(default)]
+    /// How far it went. An earlier release said whether it was undone.
+    #[serde(default, alias = "undone", deserialize_with = "went")]
     pub went: Went,
+}
+
+fn went<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Went, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::Bool(true) => Ok(Went::AndCameBack),
+        Value::Bool(false) => Ok(Went::AllTheWay),
+        other => serde_json::from_value(other).map_err(D::Error::custom),
+    }
 }
 
 /// How far a rollback went.

@@ -149,10 +149,7 @@ impl Judge<'_> {
         }
         let filter = &self.plan.filter;
         // What it holds decides, and another attempt may tell.
-        if message.object == Some(Object::Unanswered)
-            && self.plan.reads_payloads()
-            && self.selects(filter, message)
-        {
+        if message.is_unanswered(self.plan) && self.selects(filter, message) {
             return Fate::Keep(Kept::Undelivered);
         }
         let readable = message.is_looked_into();

@@ -189,6 +189,12 @@ impl InHand {
         envelope::place_elsewhere(self.envelope.judged(&self.body))
     }
 
+    /// Whether its payload would decide, and could not be looked up for a moment.
+    #[must_use]
+    pub fn is_unanswered(&self, plan: &Plan) -> bool {
+        self.object == Some(Object::Unanswered) && plan.reads_payloads()
+    }
+
     /// Whether its payload is there to be looked into: not missing, nor in S3 unread.
     #[must_use]
     pub fn is_looked_into(&self) -> bool {

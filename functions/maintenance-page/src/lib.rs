@@ -237,32 +237,39 @@ impl Reversal<Self> for MaintenancePage {
     async fn update(
         remediation: &Self,
         in_place: &InPlace<Snapshot>,
-        action: &Page,
+        (before, now): (&Page, &Page),
         work: &Work<'_, Self>,
     ) -> Result<Option<String>, PageError> {
         let aws = &remediation.aws;
-        let action = &in_place.snapshot.put_under(action);
+        let action = &in_place.snapshot.put_under(now);
         let observed = Box::pin(aws.look(action)).await?;
         let Some(notice) = observed.notice.as_ref().filter(|it| it.by == plan::BY) else {
             return Ok(None);
         };
-        let wanted = plan::reworded(notice, action, in_place.taken_at);
-        if wanted == *notice {
+        let Some(wanted) = plan::reworded(notice, (before, now), in_place.taken_at) else {
             return Ok(None);
-        }
-        let contended = || PageError::Contended {
-            subject: action.resource().to_owned(),
         };
-        if Box::pin(aws.reword(action, &observed, &wanted, work)).await? == Moved::Overtaken {
-            return Err(contended());
+        let reworded = wanted != *notice;
+        if reworded {
+            let contended = || PageError::Contended {
+                subject: action.resource().to_owned(),
+            };
+            if Box::pin(aws.reword(action, &observed, &wanted, work)).await? == Moved::Overtaken {
+                return Err(contended());
+            }
+            let read_back = Box::pin(aws.look(action)).await?;
+            if read_back.notice.as_ref() != Some(&wanted) {
+                return Err(contended());
+            }
         }
-        let read_back = Box::pin(aws.look(action)).await?;
-        if read_back.notice.as_ref() != Some(&wanted) {
-            return Err(contended());
-        }
-        Ok(Some(
-            "the page says what the policy has it say by now; read back".to_owned(),
-        ))
+        let told = match (plan::says(&wanted, now), reworded) {
+            (true, _) => "the page says what the policy has it say by now; read back",
+            (false, true) => {
+                "the page says what the policy has it say by now, but for what was changed by hand; read back"
+            }
+            (false, false) => return Ok(None),
+        };
+        Ok(Some(told.to_owned()))
     }
 
     async fn revert(

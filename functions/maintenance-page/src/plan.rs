@@ -414,20 +414,78 @@ fn until(policy: &Page, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     ends.then(|| now.trunc_subsecs(0) + policy.term.temporary().at_most)
 }
 
-/// How far apart two times may be that one minute of the policy came to, planned and claimed one after the other.
-const SAME_END: TimeDelta = TimeDelta::minutes(1);
+/// How far an estimate may be from the one that the policy came to as the page went up, which attempts have put off.
+const SAME_ESTIMATE: TimeDelta = TimeDelta::minutes(10);
 
-/// What a page that is up, of ours, says by a policy that was edited since it went up.
+/// What a page of ours says after an edit of its policy: what the edit changed, where the page still said what the policy
+/// had before. What another hand made of it stays. `None` where the edit changes nothing of it.
 #[must_use]
-pub fn reworded(notice: &Notice, policy: &Page, put_up_at: DateTime<Utc>) -> Notice {
-    let said = notice.estimated_end;
-    let estimated_end = estimated_end(policy, put_up_at);
-    let same = said
-        .zip(estimated_end)
-        .is_some_and(|(said, end)| (said - end).abs() <= SAME_END);
-    Notice {
-        estimated_end: if same { said } else { estimated_end },
-        ..worded(policy, notice.clone())
+pub fn reworded(
+    notice: &Notice,
+    (before, now): (&Page, &Page),
+    put_up_at: DateTime<Utc>,
+) -> Option<Notice> {
+    let mut old = worded(before, notice.clone());
+    let mut new = worded(now, notice.clone());
+    old.estimated_end = said_end(notice, estimated_end(before, put_up_at));
+    new.estimated_end = match (old.estimated_end, estimated_end(before, put_up_at)) {
+        // The estimate moves by as much as the policy's.
+        (Some(said), Some(was)) => estimated_end(now, put_up_at).map(|end| said + (end - was)),
+        _ => estimated_end(now, put_up_at),
+    };
+    let edited = |one: &Page, other: &Page| {
+        worded(one, notice.clone()) != worded(other, notice.clone())
+            || one.page.estimated_end_minutes != other.page.estimated_end_minutes
+    };
+    if !edited(before, now) {
+        return None;
+    }
+    let mut next = notice.clone();
+    follow(
+        &mut next.next_update_minutes,
+        &old.next_update_minutes,
+        new.next_update_minutes,
+    );
+    follow(&mut next.title, &old.title, new.title);
+    follow(&mut next.message, &old.message, new.message);
+    follow(&mut next.status_url, &old.status_url, new.status_url);
+    follow(
+        &mut next.estimated_end,
+        &old.estimated_end,
+        new.estimated_end,
+    );
+    follow(&mut next.retry_after, &old.retry_after, new.retry_after);
+    follow(
+        &mut next.bypass_sha256,
+        &old.bypass_sha256,
+        new.bypass_sha256,
+    );
+    follow(
+        &mut next.health_check_paths,
+        &old.health_check_paths,
+        new.health_check_paths,
+    );
+    Some(next)
+}
+
+/// Whether a page says all that the policy has it say. Its estimate counts from when it went up.
+#[must_use]
+pub fn says(notice: &Notice, policy: &Page) -> bool {
+    let estimates = policy.page.estimated_end_minutes.is_some();
+    worded(policy, notice.clone()) == *notice && notice.estimated_end.is_some() == estimates
+}
+
+/// The estimate that a page shows, where it is the policy's.
+fn said_end(notice: &Notice, of_policy: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
+    match (notice.estimated_end, of_policy) {
+        (Some(said), Some(end)) if (said - end).abs() <= SAME_ESTIMATE => Some(said),
+        (_, end) => end,
+    }
+}
+
+fn follow<T: PartialEq>(said: &mut T, old: &T, new: T) {
+    if said == old {
+        *said = new;
     }
 }
 

@@ -2,12 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::num::NonZeroU32;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use maintenance_page::MaintenancePage;
 use maintenance_page::error::PageError;
 use maintenance_page::in_force::{Domain, InForce, Routing, Stage};
 use maintenance_page::plan::{
-    BY, Lowering, Notice, Observed, Plan, Route, Snapshot, holder_of, lowering, plan,
+    BY, Lowering, Notice, Observed, Plan, Route, Snapshot, holder_of, lowering, plan, reworded,
+    says,
 };
 use maintenance_page::policy::{Front, Page};
 use maintenance_page::probe::Seen;
@@ -271,6 +274,66 @@ fn the_page_says_what_the_policy_gives_and_nothing_of_what_it_says_anyway() {
 }
 
 /// A value in a key-value store has at most 1,024 characters.
+/// What somebody wrote on the page by hand is theirs, and an estimate moves by as much as the policy's.
+#[test]
+fn a_page_that_is_up_takes_over_what_an_edit_of_its_policy_changed() {
+    for front in ["cloudfront", "api_gateway"] {
+        let mut before = policy(front);
+        before.page.title = Some("Closed".to_owned());
+        before.page.estimated_end_minutes = NonZeroU32::new(30);
+        let event = event();
+        let moment = Moment {
+            progress: None,
+            now: now(),
+            resuming: false,
+            event: &event,
+            incident_id: INCIDENT,
+            memory: None,
+            begun: None,
+            overtaken: None,
+            in_place: None,
+            recovered: false,
+        };
+        let (put, _) = acts(plan(&observed(front, None), &before, &moment));
+        let up = put.announced();
+        let reword = |said: &Notice, edited: &Page| reworded(said, (&before, edited), now());
+        let mut other_term = before.clone();
+        other_term.url = "https://elsewhere.example.com/".to_owned();
+        assert_eq!(reword(&up, &other_term), None, "none of its words");
+
+        let mut edited = before.clone();
+        edited.page.title = None;
+        edited.page.status_url = Some("https://status.example.com/".to_owned());
+        edited.page.estimated_end_minutes = NonZeroU32::new(90);
+        let next = reword(&up, &edited).unwrap();
+        let moved = up.estimated_end.map(|end| end + TimeDelta::minutes(60));
+        assert_eq!((&next.title, next.estimated_end), (&None, moved));
+        assert_eq!(next.status_url, edited.page.status_url);
+        let kept = |notice: &Notice| (notice.until, notice.since, notice.incident.clone());
+        assert_eq!(kept(&next), kept(&up));
+        assert!(says(&next, &edited) && !says(&up, &edited));
+        // Once it says so, the same edit changes nothing.
+        assert_eq!(reword(&next, &edited).as_ref(), Some(&next));
+
+        let by_hand = Notice {
+            title: Some("Lunch".to_owned()),
+            estimated_end: Some(now() + TimeDelta::hours(9)),
+            ..up.clone()
+        };
+        let next = reword(&by_hand, &edited).unwrap();
+        assert_eq!(next.title.as_deref(), Some("Lunch"));
+        assert_eq!(next.estimated_end, by_hand.estimated_end);
+        assert_eq!(next.status_url, edited.page.status_url);
+        assert!(!says(&next, &edited));
+
+        let mut without = before.clone();
+        without.page.estimated_end_minutes = None;
+        assert_eq!(reword(&up, &without).unwrap().estimated_end, None);
+        let back = reworded(&reword(&up, &without).unwrap(), (&without, &before), now());
+        assert_eq!(back.unwrap().estimated_end, up.estimated_end);
+    }
+}
+
 #[test]
 fn the_longest_notice_of_a_policy_fits_into_the_key_value_store() {
     let paths = [format!("/{}", "x".repeat(635))].into();

@@ -119,7 +119,7 @@ fn calls_fall_under_the_quota_that_aws_counts_them_by() {
         let of = "/service/GraniteServiceVersion20100801/operation/";
         limit("monitoring", &format!("{of}{operation}"))
     };
-    assert_eq!(cbor("DescribeAlarms"), Some((250, 0)));
+    assert_eq!(cbor("DescribeAlarms"), Some((500, 0)));
     assert_eq!(cbor("GetMetricData"), Some((40, 0)));
     assert_eq!(cbor("PutMetricData"), None);
     let lambda = |path: &str| limit("lambda", path);
@@ -133,7 +133,7 @@ fn calls_fall_under_the_quota_that_aws_counts_them_by() {
         lambda("/2015-03-31/functions/f/policy?Qualifier=a"),
         Some((142, 0))
     );
-    assert_eq!(limit("apigateway", "/restapis/a/stages/s"), Some((200, 0)));
+    assert_eq!(limit("apigateway", "/restapis/a/stages/s"), Some((250, 0)));
     let resources = limit("apigateway", "/restapis/a/resources?embed=methods");
     assert_eq!(resources, Some((800, 0)));
     assert_eq!(limit("sqs", "/"), Some((0, 256)));

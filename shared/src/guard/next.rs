@@ -70,10 +70,18 @@ pub(crate) fn claimed(facts: &Facts, intent: &Intent<'_>, now: DateTime<Utc>) ->
     } else {
         facts.alarm.clone()
     };
-    // What only follows the policy is none of the actions that are counted, and is up to date once it has ended.
-    let (history, policy) = match (intent.purpose, standing) {
-        (Purpose::Updates, Some(standing)) => (facts.history.clone(), &standing.policy),
-        _ => (acted(&facts.history, intent.limits, action), intent.policy),
+    let open = OpenRun {
+        run_id: run_id.clone(),
+        transition: place.transition.clone(),
+        event: place.event.clone(),
+    };
+    // What only follows the policy is none of the actions that are counted, and nobody takes it up as one.
+    let (history, runs) = if intent.purpose == Purpose::Updates {
+        let runs = standing.map_or(Vec::new(), |standing| standing.runs.clone());
+        (facts.history.clone(), runs)
+    } else {
+        let history = acted(&facts.history, intent.limits, action);
+        (history, opened(standing, open))
     };
     Facts {
         record: Some(Record {
@@ -103,15 +111,8 @@ pub(crate) fn claimed(facts: &Facts, intent: &Intent<'_>, now: DateTime<Utc>) ->
             version: version.max(token * VERSIONS) + 1,
             target: place.target.to_owned(),
             resource: place.resource.to_owned(),
-            policy: policy.clone(),
-            runs: opened(
-                standing,
-                OpenRun {
-                    run_id,
-                    transition: place.transition.clone(),
-                    event: place.event.clone(),
-                },
-            ),
+            policy: intent.policy.clone(),
+            runs,
             snapshot: intent.snapshot.or_else(|| facts.snapshot()).cloned(),
             settling: standing.map_or(Vec::new(), |standing| standing.settling.clone()),
             told_at: standing.and_then(|standing| standing.told_at),

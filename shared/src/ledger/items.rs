@@ -524,9 +524,9 @@ pub fn restoration(snapshot: &Snapshot) -> String {
     format!("restore|{}|{taken_at}", snapshot.run_id)
 }
 
-/// What is answered when what is in place is brought up to date with the policy.
-pub(crate) fn update(snapshot: &Snapshot, now: DateTime<Utc>) -> String {
-    format!("update|{}|{}", snapshot.run_id, now.timestamp_millis())
+/// What is answered when what is in place is brought up to date with a version of the policy's parameter.
+pub(crate) fn update(snapshot: &Snapshot, version: i64) -> String {
+    format!("update|{}|{version}", snapshot.run_id)
 }
 
 pub(crate) fn record_key(place: &Place<'_>) -> Key {

@@ -276,8 +276,8 @@ pub trait Remediation: Sized + Send + Sync + 'static {
     /// failed meanwhile. The schedule does then what was begun, or refused for a reason that passes, for as long as it
     /// takes up what waits.
     const OUTLASTS_ALARM: bool = false;
-    /// Whether a run that has saved progress is carried on although its alarm is back at OK, since what it did so far must
-    /// not be left half done.
+    /// Whether a run that has saved progress is carried on whatever becomes of its alarm, since what it did so far must not
+    /// be left half done; where the policy lets it do no more, it ends `Escalated`.
     const ENDS_WHAT_IT_BEGAN: bool = false;
     /// Its part of the policy.
     type Action: policy::Action;
@@ -403,16 +403,16 @@ pub trait Reversal<R: Remediation>: 'static {
     /// Whether what is in place follows an edit of the policy while it stays, by [`Reversal::update`].
     const FOLLOWS_ITS_POLICY: bool = false;
 
-    /// Brings what is in place up to date with a policy that was edited since, such as the words of a page; gives what was
-    /// changed, in one sentence, or `None` for nothing. Leaves alone what is in another hand. Right when it is begun anew
-    /// after it died at any point.
+    /// Brings what is in place from what the policy had `before` to what it has `now`, such as the words of a page; says in
+    /// one sentence that it is as the policy has it now, or `None` where the edit changes nothing of it, or another hand has.
+    /// Right when it is begun anew after it died at any point.
     fn update(
         remediation: &R,
         in_place: &InPlace<Self::Snapshot>,
-        action: &R::Action,
+        (before, now): (&R::Action, &R::Action),
         work: &Work<'_, R>,
     ) -> impl Future<Output = Result<Option<String>, R::Error>> + Send {
-        let _ = (remediation, in_place, action, work);
+        let _ = (remediation, in_place, before, now, work);
         async { Ok(None) }
     }
 

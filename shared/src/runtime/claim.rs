@@ -11,7 +11,7 @@ use crate::ledger::permit::Permit;
 use crate::ledger::timeline::{Entry, Kind};
 use crate::ledger::write::Claim;
 use crate::outcome::Outcome;
-use crate::remediation::{Remediation, value};
+use crate::remediation::{Remediation, Reversal, value};
 use crate::runtime::engine::Runtime;
 use crate::runtime::job::{Decided, Run, Told};
 use crate::runtime::reads::Reads;
@@ -63,7 +63,14 @@ impl<R: Remediation> Runtime<R> {
         let ledger = &self.suite.ledger;
         let now = self.suite.clock.now();
         let Claiming { facts, grounds, .. } = *claiming;
-        let policy = match value("the policy", run.target) {
+        let known = facts.standing.as_ref().filter(|it| it.snapshot.is_some());
+        // What is in place is as that policy has it, until it was brought up to date.
+        let followed = known.filter(|_| <R::Reversal as Reversal<R>>::FOLLOWS_ITS_POLICY);
+        let policy = match followed {
+            Some(standing) => Ok(standing.policy.clone()),
+            None => value("the policy", run.target),
+        };
+        let policy = match policy {
             Ok(policy) => policy,
             Err(error) => return Claimed::Over(run.failed(&error, false)),
         };

@@ -199,6 +199,10 @@ impl<R: Remediation> Runtime<R> {
             facts, observed, ..
         } = read;
         if let Some(refusal) = &grounds.too_late {
+            // As for what was never begun.
+            if run.occasion == Occasion::Due && refusal.look_at.is_some() && grounds.recovered {
+                return Decided::Left;
+            }
             match self.carried_out(&grounds).await {
                 Ok(true) => {}
                 Ok(false) => {

@@ -178,7 +178,7 @@ impl<R: Remediation> Runtime<R> {
         Some((arn.to_owned(), known.ok()?))
     }
 
-    async fn current_policy(
+    pub(super) async fn current_policy(
         &self,
         home: &Home,
         now: DateTime<Utc>,

@@ -11,7 +11,7 @@ use crate::ledger::permit::Permit;
 use crate::ledger::store::Key;
 use crate::ledger::timeline::{Entry, Kind};
 use crate::outcome::{Outcome, Report, Rule, StepName};
-use crate::policy::Action as _;
+use crate::policy::{Action as _, Target};
 use crate::remediation::{Failure as _, Remediation, Reversal, value};
 use crate::runtime::claim::{Claimed, Claiming};
 use crate::runtime::conclude::unwritten;
@@ -20,6 +20,9 @@ use crate::runtime::job::{Run, Told};
 use crate::runtime::look::{Look, Tended};
 use crate::runtime::plan::in_place;
 use crate::runtime::steps::Steps;
+
+/// How often it is tried to follow one edit.
+const ATTEMPTS: u32 = 6;
 
 impl<R: Remediation> Runtime<R> {
     /// Has what is in place follow the policy, where that is another than at the last claim; `None` where there is nothing
@@ -37,23 +40,44 @@ impl<R: Remediation> Runtime<R> {
         if !follows || !tended.listed || look.policy.is_none() || standing.policy == policy {
             return None;
         }
-        let switches = match self.suite.ledger.switches().await {
-            Ok(switches) => switches,
-            Err(error) => return Some(Self::target_failed(tended, &error, error.is_transient())),
-        };
-        let resource = tended.target.action.resource();
-        if switches.engaged(R::NAME, resource).is_some() {
-            return None;
-        }
-        let now = self.suite.clock.now();
-        let transition = items::update(snapshot, now);
+        let before = serde_json::from_value::<Target<R::Action>>(standing.policy.clone());
+        let version = look.policy.as_ref()?.version;
+        let transition = items::update(snapshot, version);
         let run = self.behalf(look, tended, &snapshot.event, transition);
         let reads = self.reads_of(look, &run, &tended.alarms);
+        let read = tokio::join!(
+            self.suite.ledger.facts(&run.place),
+            self.suite.ledger.switches(),
+            self.current_policy(look.home, self.suite.clock.now()),
+        );
+        let failed = |error: &dyn std::fmt::Display, retryable| {
+            Some(Self::target_failed(tended, error, retryable))
+        };
+        let (facts, switches, current) = match read {
+            (Ok(facts), Ok(switches), Ok(current)) => (facts, switches, current),
+            (Err(error), _, _) | (_, Err(error), _) => {
+                return failed(&error, error.is_transient());
+            }
+            (_, _, Err(error)) => return failed(&error, error.is_transient()),
+        };
+        let resource = tended.target.action.resource();
+        // A look that took its time would bring an older policy back.
+        if current.version != version || switches.engaged(R::NAME, resource).is_some() {
+            return None;
+        }
+        let attempt = match facts.record.as_ref() {
+            Some(record) if record.status == Status::Completed => return None,
+            record => record.map_or(1, |record| record.attempt + 1),
+        };
+        let now = self.suite.clock.now();
         let plan = json!({ "update": policy });
-        let grounds = Grounds::first(now);
+        let grounds = Grounds {
+            attempt,
+            ..Grounds::first(now)
+        };
         let claiming = Claiming {
             purpose: Purpose::Updates,
-            ..Claiming::of(facts, &grounds, &plan)
+            ..Claiming::of(&facts, &grounds, &plan)
         };
         let mut steps = Steps::new(now);
         let permit = match self.claim(&run, &claiming, &reads).await {
@@ -62,15 +86,20 @@ impl<R: Remediation> Runtime<R> {
             Claimed::Over(told) => return Some(told.report),
         };
         steps.end(StepName::Claim, self.suite.clock.now());
-        let outcome = self
-            .while_beating(&permit, self.updated(&run, &permit, facts))
-            .await;
+        let outcome = match before {
+            Ok(before) => {
+                let updated = self.updated(&run, &permit, (&facts, &before.action));
+                self.while_beating(&permit, updated).await
+            }
+            // Another release wrote it: what it said is not known, and what is said now may be anybody's.
+            Err(_) => nothing(),
+        };
         steps.end(StepName::Apply, self.suite.clock.now());
         let report = Report {
             incident_id: Some(permit.incident_id.clone()),
             plan: Some(plan),
             steps: steps.taken,
-            ..run.report(outcome)
+            ..run.report(last(outcome, attempt))
         };
         let told = match self.end_of_update(&run, &permit, &policy, &report).await {
             Ok(untold) => Told {
@@ -79,30 +108,34 @@ impl<R: Remediation> Runtime<R> {
             },
             Err(error) => Told::new(unwritten(report, &error)),
         };
-        if matches!(told.report.outcome, Outcome::Skipped { .. }) {
-            return None;
+        match &told.report.outcome {
+            Outcome::Skipped { .. } => return None,
+            Outcome::Failed {
+                retryable: true, ..
+            } => {}
+            _ => self.tell(&told, &snapshot.event.alarm_arn).await,
         }
-        self.tell(&told, &snapshot.event.alarm_arn).await;
         Some(told.report)
     }
 
-    async fn updated(&self, run: &Run<'_, R>, permit: &Permit, facts: &Facts) -> Outcome {
+    async fn updated(
+        &self,
+        run: &Run<'_, R>,
+        permit: &Permit,
+        (facts, before): (&Facts, &R::Action),
+    ) -> Outcome {
         let found = match in_place::<R>(facts) {
             Ok(Some(found)) => found,
             Ok(None) => return Outcome::failed(&"there is no snapshot", false),
             Err(error) => return Outcome::failed(&error, false),
         };
         let work = self.work(run, permit, Vec::new());
-        let action = &run.target.action;
+        let edited = (before, &run.target.action);
         let updated =
-            <R::Reversal as Reversal<R>>::update(&self.remediation, &found, action, &work);
+            <R::Reversal as Reversal<R>>::update(&self.remediation, &found, edited, &work);
         match updated.await {
             Ok(Some(summary)) => Outcome::Applied { summary },
-            Ok(None) => Outcome::Skipped {
-                rule: Rule::NothingToDo,
-                reason: "the policy was edited, and nothing of what is in place changes with it"
-                    .to_owned(),
-            },
+            Ok(None) => nothing(),
             Err(error) => Outcome::failed(
                 &format!("what is in place does not follow the policy: {error}"),
                 error.is_transient(),
@@ -110,8 +143,8 @@ impl<R: Remediation> Runtime<R> {
         }
     }
 
-    /// Ends the run. What failed for a moment is tried again at the next look; what failed for good, once the policy is
-    /// edited again.
+    /// Ends the run. What failed for a moment is tried again at the next look, and what failed for good, once the policy
+    /// is edited again.
     async fn end_of_update(
         &self,
         run: &Run<'_, R>,
@@ -137,7 +170,11 @@ impl<R: Remediation> Runtime<R> {
             detail: Value::Null,
         };
         let end = next::End {
-            status: Status::Completed,
+            status: if again {
+                Status::Failed
+            } else {
+                Status::Completed
+            },
             report,
             progress: None,
             memory: None,
@@ -161,9 +198,27 @@ impl<R: Remediation> Runtime<R> {
             after: &after,
             incident_id: &permit.incident_id,
             entries: std::slice::from_ref(&entry),
-            told: (kind != Kind::Skipped).then_some(report),
+            told: (kind != Kind::Skipped && !again).then_some(report),
             watch: None,
         };
         self.suite.ledger.finish(permit, &commit, now).await
+    }
+}
+
+fn nothing() -> Outcome {
+    Outcome::Skipped {
+        rule: Rule::NothingToDo,
+        reason: "the policy was edited, and nothing of what is in place changes with it".to_owned(),
+    }
+}
+
+/// What the last attempt came to is not tried again.
+fn last(outcome: Outcome, attempt: u32) -> Outcome {
+    match outcome {
+        Outcome::Failed { error, .. } if attempt >= ATTEMPTS => Outcome::Failed {
+            error: format!("{error}; edit the policy once more when that is mended"),
+            retryable: false,
+        },
+        other => other,
     }
 }

@@ -167,11 +167,11 @@ impl<const SETTLING: bool, const APPROVED: bool> Reversal<Self> for Page<SETTLIN
     async fn update(
         toy: &Self,
         _in_place: &InPlace<Before>,
-        action: &Toy,
+        (before, action): (&Toy, &Toy),
         work: &Work<'_, Self>,
     ) -> Result<Option<String>, ToyError> {
         let seen = look(&toy.door, &action.resource).await?;
-        if seen.value != OURS {
+        if seen.value != OURS || before.at_most_seconds == action.at_most_seconds {
             return Ok(None);
         }
         let clearance = work.clear("bring it up to date")?;

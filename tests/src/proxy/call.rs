@@ -151,6 +151,13 @@ impl Call {
         format!("{}:{}", self.service, self.operation)
     }
 
+    /// The id under which an answer that the proxy makes up tells of it. A record of an asynchronous invocation that failed
+    /// has the id that `Invoke` answered (AWS Lambda Developer Guide, "Retaining records of asynchronous invocations").
+    #[must_use]
+    pub fn request_id(&self) -> String {
+        format!("00000000-0000-4000-8000-{:012}", self.number)
+    }
+
     /// Whether `pattern` names it: an action such as `sqs:SendMessage`, or the start of one and `*`.
     #[must_use]
     pub fn is(&self, pattern: &str) -> bool {

@@ -97,6 +97,7 @@ impl Reply {
 fn success(status: u16, body: Bytes, call: &Call) -> Answer {
     let mut headers = HeaderMap::new();
     put(&mut headers, "content-type", content_type(call));
+    put(&mut headers, "x-amzn-requestid", &call.request_id());
     Answer {
         status: status_code(status),
         headers,

@@ -26,7 +26,7 @@ const REST: TimeDelta = TimeDelta::seconds(45);
 /// How long a breaker stays open that a replay finds reason to open.
 pub(super) const BREAKER_OPEN: TimeDelta = TimeDelta::hours(1);
 /// Messages of the run that are back from which on they say something.
-const BACK_AT_LEAST: u64 = 5;
+pub(super) const BACK_AT_LEAST: usize = 5;
 /// Messages held back at most. SQS lets a queue have 120,000 in flight (Amazon SQS Developer Guide, "Standard queue
 /// quotas"), and each takes some of the function's memory.
 const HELD: usize = 50_000;
@@ -193,7 +193,7 @@ impl State {
     pub(super) fn note_back(&mut self, now: DateTime<Utc>) {
         self.back += 1;
         let replayed = self.progress.account.replayed();
-        if self.back < BACK_AT_LEAST || self.back * 4 < replayed {
+        if self.back < BACK_AT_LEAST as u64 || self.back * 4 < replayed {
             return;
         }
         let reason = format!(

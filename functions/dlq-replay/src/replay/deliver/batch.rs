@@ -127,7 +127,9 @@ async fn see_through(context: &Context<'_>, messages: Vec<InHand>, canary: bool)
     };
     let messages = looked_up(context, messages).await;
     let fifo = context.state().custody.is_fifo();
-    let mut clean = true;
+    // A store that does not answer is trouble like any other.
+    let unanswered = |message: &InHand| message.is_unanswered(context.plan);
+    let mut clean = !messages.iter().any(unanswered);
     let messages = oldest_first(messages, fifo);
     for messages in waves(messages, fifo) {
         clean &= wave(context, messages, &counts, canary).await;
@@ -146,12 +148,15 @@ async fn looked_up(context: &Context<'_>, messages: Vec<InHand>) -> Vec<InHand> 
     let all = messages.into_iter().map(|message| async move {
         let now = context.now();
         let (object, problem) = look_up(context.aws, plan, &message, now).await;
+        let message = InHand { object, ..message };
         if let Some(problem) = problem {
             let mut state = context.state();
-            state.last_trouble.clone_from(&problem);
+            if message.is_unanswered(plan) {
+                state.last_trouble.clone_from(&problem);
+            }
             state.notes.note(problem);
         }
-        InHand { object, ..message }
+        message
     });
     join_all(all).await
 }

@@ -9,7 +9,7 @@ use super::arrive::{quarantine, replay};
 use crate::judge::{Fate, Judge, Kept, Poison};
 use crate::message::{InHand, Replays};
 use crate::replay::context::Context;
-use crate::replay::state::{State, Stop};
+use crate::replay::state::{BACK_AT_LEAST, State, Stop};
 
 /// Standard messages all at once; of FIFO messages, the first of each group, then the second, …
 pub(super) fn waves(messages: Vec<InHand>, fifo: bool) -> Vec<Vec<InHand>> {
@@ -83,7 +83,8 @@ fn came_back(
     let going = to_routes.iter().flatten();
     let back = going.clone().filter(is_back).count();
     let going = going.count();
-    if going == 0 || back * 2 < going {
+    // A few that fail each time tell of themselves, and are quarantined after their replays.
+    if back < BACK_AT_LEAST || back * 2 < going {
         return None;
     }
     let reason = format!(
@@ -168,12 +169,21 @@ mod tests {
         let other = || replayed(5, "run-0");
         let new = || replayed(0, "");
         let now = DateTime::UNIX_EPOCH;
+        let five =
+            |of: &dyn Fn() -> (InHand, Replays)| -> Vec<_> { (0..5).map(|_| of()).collect() };
+        let and = |one: Vec<_>, other: Vec<_>| [one, other].concat();
         for (messages, previous, stops) in [
-            (vec![back(), new()], Some("run-1"), true),
-            (vec![back(), new(), new()], Some("run-1"), false),
-            (vec![once(), other()], Some("run-1"), false),
-            (vec![back()], Some("run-2"), false),
-            (vec![back()], None, false),
+            (and(five(&back), five(&new)), Some("run-1"), true),
+            (five(&back), Some("run-1"), true),
+            (five(&back)[1..].to_vec(), Some("run-1"), false),
+            (
+                and(five(&back), and(five(&new), vec![new()])),
+                Some("run-1"),
+                false,
+            ),
+            (and(five(&once), five(&other)), Some("run-1"), false),
+            (five(&back), Some("run-2"), false),
+            (five(&back), None, false),
             (vec![], Some("run-1"), false),
         ] {
             let stop = came_back(&[messages.clone(), Vec::new()], previous, now);
