@@ -11,7 +11,7 @@ use aws_sdk_codedeploy::types::{
 };
 use aws_sdk_lambda::client::Waiters as _;
 use aws_sdk_lambda::primitives::Blob;
-use aws_sdk_lambda::types::{AliasRoutingConfiguration, FunctionCode, Runtime};
+use aws_sdk_lambda::types::{AliasRoutingConfiguration, Environment, FunctionCode, Runtime};
 use aws_smithy_types::DateTime as SdkDateTime;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
@@ -201,6 +201,34 @@ impl<'a> Guarded<'a> {
         Ok(())
     }
 
+    /// Publishes the code that is there with other variables, and points the alias to it, before the alarm; gives its number.
+    pub async fn reconfigured(&mut self, variables: &[(&str, &str)]) -> Result<String> {
+        let lambda = &self.world.aws.lambda;
+        let named = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let environment = Environment::builder().set_variables(Some(named.collect()));
+        lambda
+            .update_function_configuration()
+            .function_name(&self.function)
+            .environment(environment.build())
+            .send()
+            .await?;
+        let published = lambda.publish_version().function_name(&self.function);
+        let published = published.send().await?;
+        let version = published.version().during("its number")?.to_owned();
+        lambda
+            .wait_until_function_active_v2()
+            .function_name(&self.function)
+            .qualifier(&version)
+            .wait(PATIENCE)
+            .await
+            .during(&format!("version {version} to become active"))?;
+        self.point(&Pointing::alone(&version)).await?;
+        self.event = alarm_event(&self.alarm, "OK", "ALARM", Clock::system().now());
+        Ok(version)
+    }
+
     /// Points the alias, as a deployment or an engineer would.
     pub async fn point(&self, to: &Pointing) -> Result {
         let weights = AliasRoutingConfiguration::builder()
@@ -346,9 +374,14 @@ impl<'a> Guarded<'a> {
 
     /// Lets the function's schedule see a version serve well, an hour ago. Nothing is learned in an alarm.
     pub async fn attested(&self, version: &str, proxy: &Proxy) -> Result {
+        self.watched_in(version, StateValue::Ok, proxy).await
+    }
+
+    /// A version serves well for a while, with the alarm in a state; then all is as before, and the alarm in ALARM.
+    pub async fn watched_in(&self, version: &str, state: StateValue, proxy: &Proxy) -> Result {
         let before = self.pointing().await?;
         let world = self.world;
-        world.set_alarm(&self.alarm.name, StateValue::Ok).await?;
+        world.set_alarm(&self.alarm.name, state).await?;
         self.point(&Pointing::alone(version)).await?;
         let hour = TimeDelta::hours(1);
         let seen = Clock::system().now() - hour;

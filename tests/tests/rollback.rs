@@ -96,6 +96,55 @@ async fn a_bad_promoted_version_gives_way_to_the_attested_one() -> Result {
     .await
 }
 
+/// Both versions have the same code, and Lambda is asked for the function by its ARN.
+#[tokio::test]
+async fn a_deployment_of_another_configuration_alone_is_rolled_back() -> Result {
+    scenario("configured", async |world| {
+        let proxy = Proxy::start(&world.cloud).await?;
+        let mut guarded = Guarded::new(world, RUN_ONCE, &[code("one")]).await?;
+        guarded.attested("1", &proxy).await?;
+        let version = guarded.reconfigured(&[("TABLE", "missing")]).await?;
+        assert_eq!(version, "2");
+        fails(&guarded, None).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        let report = guarded.run(&proxy).finish().await?.report()?;
+        is(&report, "Applied", "points to version 1 alone")?;
+        assert_eq!(guarded.pointing().await?, Pointing::alone("1"));
+        let of_functions: Vec<_> = proxy
+            .calls("lambda:*")
+            .into_iter()
+            .filter(|entry| entry.call.path.contains("/functions/"))
+            .collect();
+        assert!(of_functions.len() > 3, "{}", of_functions.len());
+        for entry in of_functions {
+            let path = &entry.call.path;
+            assert!(path.contains("/functions/arn%3Aaws%3Alambda%3A"), "{path}");
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// What failed may still be in the figures of a version that serves well by them.
+#[tokio::test]
+async fn nothing_is_attested_while_an_alarm_of_the_target_is_in_alarm() -> Result {
+    scenario("unattested", async |world| {
+        let guarded = Guarded::new(world, RUN_ONCE, &[code("one"), code("two")]).await?;
+        let proxy = Proxy::start(&world.cloud).await?;
+        guarded.watched_in("1", StateValue::Alarm, &proxy).await?;
+        fails(&guarded, None).await?;
+        let report = guarded.run(&proxy).finish().await?.report()?;
+        is(
+            &report,
+            "Escalated",
+            "no earlier version has been seen to serve well",
+        )?;
+        assert_eq!(guarded.pointing().await?, Pointing::alone("2"));
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_version_that_was_deleted_or_has_the_bad_code_is_no_way_back() -> Result {
     scenario("no-way", async |world| {

@@ -35,6 +35,15 @@ enum Failure {
         #[source]
         source: std::io::Error,
     },
+    #[error(
+        "of {messages} messages {once} arrived once, {lost} were lost and {repeated} came twice"
+    )]
+    NotEachOnce {
+        messages: u32,
+        once: u64,
+        lost: u64,
+        repeated: u64,
+    },
 }
 
 fn main() -> Result<(), Failure> {
@@ -61,6 +70,15 @@ fn main() -> Result<(), Failure> {
         played.repeated,
         played.peak_backlog
     );
+    let (once, lost, repeated) = (played.once, played.lost, played.repeated);
+    if once != u64::from(args.messages) || lost + repeated > 0 {
+        return Err(Failure::NotEachOnce {
+            messages: args.messages,
+            once,
+            lost,
+            repeated,
+        });
+    }
     Ok(())
 }
 

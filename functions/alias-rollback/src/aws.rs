@@ -1059,6 +1059,7 @@ fn target_version(app_spec: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aws_sdk_lambda::types::{EnvironmentResponse, Runtime};
     use serde_json::json;
     use shared::policy::Action as _;
 
@@ -1072,6 +1073,43 @@ mod tests {
             executed_version: version,
             payload,
         }
+    }
+
+    /// A version of the same code is another where anything that is published with it is.
+    #[test]
+    fn a_configuration_is_another_where_anything_published_with_the_code_is() {
+        let version = || {
+            let variables = EnvironmentResponse::builder().variables("TABLE", "orders");
+            FunctionConfiguration::builder()
+                .code_sha256("the same")
+                .description("told apart by nothing")
+                .timeout(30)
+                .memory_size(256)
+                .handler("handler.handle")
+                .runtime(Runtime::Python312)
+                .environment(variables.variables("LEVEL", "info").build())
+                .layers(Layer::builder().arn("arn:of:layer:1").build())
+        };
+        let one = configuration(&version().build());
+        let same = version().version("7").revision_id("other").build();
+        assert_eq!(configuration(&same), one);
+        let variable = EnvironmentResponse::builder().variables("TABLE", "missing");
+        let others = [
+            version().environment(variable.build()).build(),
+            version()
+                .layers(Layer::builder().arn("arn:of:layer:2").build())
+                .build(),
+            version().memory_size(128).build(),
+            version().timeout(3).build(),
+            version().handler("other.handle").build(),
+            version().runtime(Runtime::Python313).build(),
+            version().role("another").build(),
+        ];
+        let all: BTreeSet<String> = others.iter().map(configuration).collect();
+        assert_eq!((all.len(), all.contains(&one)), (others.len(), false));
+        // Lambda's own digest says it all, where it gives one.
+        let told = |digest: &str| configuration(&version().config_sha256(digest).build());
+        assert_ne!(told("a"), told("b"));
     }
 
     #[test]
