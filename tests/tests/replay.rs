@@ -406,6 +406,13 @@ async fn a_dry_run_tells_its_plan_and_changes_nothing() -> Result {
             (&json!("Skipped"), &json!("dry_run"))
         );
         assert_eq!(report["plan"]["expected"], 15);
+        // What of it failed alike, with the form of one and nothing that it says.
+        let groups = " times no reason given, for ";
+        assert!(report["notes"].to_string().contains(groups), "{report}");
+        assert!(
+            report["notes"].to_string().contains("its form: number"),
+            "{report}"
+        );
         let depth = world.depth(&case.ingestion.dlq).await?;
         assert_eq!(
             depth,

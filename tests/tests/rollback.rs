@@ -723,12 +723,23 @@ async fn provisioned_concurrency_is_waited_for() -> Result {
             "Status": "IN_PROGRESS",
         });
         let reply = Fault::Reply(Reply::success(200, allocating.to_string()));
-        proxy.inject(Rule::new("lambda:GetProvisionedConcurrencyConfig", reply).first(1));
+        proxy.inject(Rule::new("lambda:GetProvisionedConcurrencyConfig", reply).first(3));
         let report = guarded.run(&proxy).finish().await?.report()?;
         is(&report, "Pending", "is being allocated")?;
-        assert_eq!(guarded.pointing().await?, before);
+        // Longer than Lambda delivers an event again.
+        for minutes in [1, 3] {
+            let look = guarded.run(&proxy).on(&scheduled());
+            let look = look.later_by(TimeDelta::minutes(minutes)).finish();
+            let told = look.await?.response()?;
+            assert_eq!(told["reports"], json!([]), "{told}");
+            assert_eq!(guarded.pointing().await?, before);
+        }
+        let since = Clock::system().now() + TimeDelta::minutes(5);
+        for (version, errors) in [("1", 1), ("2", 60)] {
+            guarded.served(Some(version), 100, errors, since).await?;
+        }
         let look = guarded.run(&proxy).on(&scheduled());
-        let look = look.later_by(TimeDelta::minutes(1)).finish().await?;
+        let look = look.later_by(TimeDelta::minutes(6)).finish().await?;
         is(&look.report()?, "Applied", "version 1 alone")
     })
     .await

@@ -516,10 +516,34 @@ mod tests {
     fn whom_a_message_was_for_decides_and_the_default_serves_who_says_nothing() {
         let invoices = "arn:aws:lambda:eu-west-1:123456789012:function:invoices";
         let topic = "arn:aws:sns:eu-west-1:123456789012:shop";
+        let machine = "arn:aws:states:eu-west-1:123456789012:stateMachine:bill";
         let plan = plan(|policy| {
-            policy["destinations"] = json!([{"arn": INGEST}, {"arn": invoices, "serves": [topic]}]);
+            policy["destinations"] =
+                json!([{"arn": INGEST}, {"arn": invoices, "serves": [topic, machine]}]);
             policy["default_destination"] = json!(INGEST);
         });
+        let of_schedule = |target: &str| {
+            let mut event = straight(r#"{"daily": true}"#);
+            let schedule = "arn:aws:scheduler:eu-west-1:123456789012:schedule/g/s";
+            for (name, value) in [("SCHEDULE_ARN", schedule), ("TARGET_ARN", target)] {
+                event.attributes.insert(name.into(), string(value));
+            }
+            opened(event)
+        };
+        let execution = straight(
+            &json!({
+                "source": "aws.states",
+                "detail-type": "Step Functions Execution Status Change",
+                "detail": {
+                    "stateMachineArn": machine,
+                    "executionArn": "e-1",
+                    "status": "FAILED",
+                    "input": "{}",
+                    "inputDetails": {"included": true},
+                },
+            })
+            .to_string(),
+        );
         let failed = |function: &str| {
             straight(&json!({
                 "version": "1.0",
@@ -546,6 +570,9 @@ mod tests {
             (failed(&format!("{invoices}:7")), 1),
             (of_rule(invoices), 1),
             (notified, 1),
+            (of_schedule(invoices), 1),
+            (of_schedule(INGEST), 0),
+            (execution, 1),
         ] {
             assert_eq!(fate(&plan, &message, 0), Fate::Replay(at), "{message:?}");
         }
@@ -553,7 +580,7 @@ mod tests {
             "arn:aws:lambda:eu-west-1:123456789012:function:refunds",
             &format!("{INGEST}:live"),
         ] {
-            for message in [failed(named), of_rule(named)] {
+            for message in [failed(named), of_rule(named), of_schedule(named)] {
                 let (reason, why) = poison(fate(&plan, &message, 0));
                 assert_eq!(reason, "unroutable");
                 assert!(why.contains(named), "{why}");
@@ -644,6 +671,22 @@ mod tests {
         }
         let other = message(r#"["a", {"s3Key": "k"}]"#);
         assert_eq!(fate(&plan, &other, 0), Fate::Keep(Kept::Filtered));
+        // Whatever is around it, what is judged is the pointer inside.
+        let pointer = json!(["x.S3Pointer", {"s3BucketName": "b", "s3Key": "k"}]);
+        let topic = "arn:aws:sns:eu-west-1:123456789012:shop";
+        for around in [
+            json!({"Type": "Notification", "TopicArn": topic, "Message": pointer.to_string()}),
+            json!({
+                "version": "1.0",
+                "requestContext": {"functionArn": INGEST, "condition": "RetriesExhausted", "requestId": "r"},
+                "requestPayload": pointer,
+            }),
+        ] {
+            let around = straight(&around.to_string());
+            let place = around.place_elsewhere().unwrap();
+            assert_eq!(place.to_string(), "s3://b/k");
+            assert!(!around.is_looked_into(), "{around:?}");
+        }
     }
 
     #[test]

@@ -73,6 +73,16 @@ impl Groups {
         self.0.is_empty()
     }
 
+    /// One sentence each, with the first one's form.
+    pub(super) fn told(&self) -> Vec<String> {
+        let groups = self.0.iter();
+        groups
+            .map(|(name, Group { count, sample, .. })| {
+                format!("{count} times {name}; its form: {sample}")
+            })
+            .collect()
+    }
+
     /// One sentence.
     pub(super) fn summary(&self) -> String {
         let told: Vec<String> = self

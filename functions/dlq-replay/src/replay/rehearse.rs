@@ -10,6 +10,7 @@ use crate::message::InHand;
 use crate::plan::Plan;
 use crate::policy::is_fifo;
 use crate::replay::deliver::look_up;
+use crate::replay::groups::Groups;
 
 /// How long the messages that are looked at stay hidden, should giving them back fail.
 const HIDDEN_SECONDS: u32 = 10;
@@ -43,6 +44,7 @@ pub async fn rehearse(
         messages.len()
     )];
     let fifo = is_fifo(&plan.source);
+    let mut groups = Groups::default();
     for message in &messages {
         let mut taken = message.clone();
         if plan.release.is_some() {
@@ -51,8 +53,10 @@ pub async fn rehearse(
         let (object, problem) = look_up(aws, plan, &taken, now).await;
         notes.extend(problem);
         let taken = InHand { object, ..taken };
+        groups.note(&taken);
         notes.push(foretold(&judge, &taken));
     }
+    notes.extend(groups.told());
     let receipts: Vec<String> = messages
         .into_iter()
         .map(|message| message.receipt)
