@@ -729,6 +729,31 @@ async fn what_is_in_place_follows_an_edit_of_its_policy_once() {
     assert!(!history.contains("brought up to date"), "{history}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_edit_that_cannot_be_followed_is_told_once_and_a_switch_forbids_it() {
+    let (world, stage) = thing_in_alarm();
+    let event = alarm_event("a1", State::Alarm, world.now(), "event-1");
+    stage.send(event, "r-1").await.unwrap();
+    let put = revision(&world);
+    let switched = Stage::new(&world, true);
+    switched.policy(&longer());
+    passes(60).await;
+    switched.send(look(), "dry-run").await.unwrap();
+    world.inner().conflicts_to_come = 1_000;
+    for nth in 0..9 {
+        passes(60).await;
+        stage.send(look(), &format!("look-{nth}")).await.unwrap();
+    }
+    assert_eq!(told(&world).len(), 2, "{:?}", told(&world));
+    assert_eq!(told(&world)[1].0, "Failed");
+    // The next edit is another.
+    world.inner().conflicts_to_come = 0;
+    stage.policy(&document(&[target("thing", &["a1"])]));
+    passes(60).await;
+    stage.send(look(), "look-9").await.unwrap();
+    assert_eq!((revision(&world), told(&world).len()), (put + 1, 3));
+}
+
 /// What fails for a moment is tried again, and what another hand holds is left.
 #[tokio::test(start_paused = true)]
 async fn an_edit_that_could_not_be_followed_is_followed_later() {

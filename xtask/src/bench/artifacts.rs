@@ -19,24 +19,25 @@ const BUILD: &str = "run the bench without --no-build";
 const DLQ_REPLAY: &str = "dlq-replay";
 const EMPTY: &str = "empty-handler";
 
-/// Builds the functions as they are deployed, by the same profile, and the load server.
+/// Builds the functions as SAM builds them for AWS, by the same profile and one at a time, so that none carries what another
+/// asks of a library; and the load server.
 pub(super) async fn build(tools: &Tools, progress: Progress) -> Result<(), BenchError> {
-    let mut functions = command::cargo();
-    tools.adopt(&mut functions);
-    functions
-        .current_dir(root())
-        .args(["lambda", "build", "--release", "--output-format", "zip"]);
-    for name in Play::names()?.iter().map(String::as_str).chain([EMPTY]) {
-        functions.args(["--package", name, "--bin", name]);
-    }
+    let names = Play::names()?;
+    let lambda = |name: &str| {
+        let mut cargo = command::cargo();
+        tools.adopt(&mut cargo);
+        cargo
+            .current_dir(root())
+            .args(["lambda", "build", "--release", "--output-format", "zip"])
+            .args(["--package", name, "--bin", name]);
+        ("build a function for Lambda", cargo)
+    };
+    let functions = names.iter().map(String::as_str).chain([EMPTY]).map(lambda);
     let mut server = command::cargo();
     server
         .current_dir(root())
         .args(["build", "--release", "--package", "load-server"]);
-    for (what, mut cargo) in [
-        ("build the functions for Lambda", functions),
-        ("build the load server", server),
-    ] {
+    for (what, mut cargo) in functions.chain([("build the load server", server)]) {
         progress
             .long_step(what, run(&mut cargo))
             .await
