@@ -61,8 +61,11 @@ impl<R: Remediation> Runtime<R> {
             (_, _, Err(error)) => return failed(&error, error.is_transient()),
         };
         let resource = tended.target.action.resource();
+        let policy_of = |facts: &Facts| facts.standing.as_ref().map(|it| it.policy.clone());
+        let overtaken = policy_of(&facts).as_ref() != Some(&standing.policy);
         // A look that took its time would bring an older policy back.
-        if current.version != version || switches.engaged(R::NAME, resource).is_some() {
+        let outdated = overtaken || current.version != version;
+        if outdated || switches.engaged(R::NAME, resource).is_some() {
             return None;
         }
         let attempt = match facts.record.as_ref() {
@@ -87,6 +90,7 @@ impl<R: Remediation> Runtime<R> {
         };
         steps.end(StepName::Claim, self.suite.clock.now());
         let outcome = match before {
+            _ if attempt > ATTEMPTS => died(),
             Ok(before) => {
                 let updated = self.updated(&run, &permit, (&facts, &before.action));
                 self.while_beating(&permit, updated).await
@@ -210,6 +214,13 @@ fn nothing() -> Outcome {
         rule: Rule::NothingToDo,
         reason: "the policy was edited, and nothing of what is in place changes with it".to_owned(),
     }
+}
+
+fn died() -> Outcome {
+    let error = format!(
+        "what is in place does not follow the policy: {ATTEMPTS} attempts have died or failed; look at the function's log, and edit the policy once more"
+    );
+    Outcome::failed(&error, false)
 }
 
 /// What the last attempt came to is not tried again.
