@@ -36,6 +36,10 @@ struct Guarded<'a> {
 impl<'a> Guarded<'a> {
     async fn new(stack: &'a Stack<'a>) -> Result<Self> {
         let world = stack.world;
+        let alarm = world.cloud.output("ApiOutageAlarmName")?;
+        let alarm = world.existing_alarm(alarm).await?;
+        // Whatever raised it before, the schedule would answer it by the policy that is put here.
+        world.set_alarm(&alarm.name, StateValue::Ok).await?;
         let service = page::service(world).await?;
         let function = world.cloud.output("MaintenancePageEdgeFunctionArn")?;
         let distribution = page::distribution(world, &service, function).await?;
@@ -67,10 +71,9 @@ impl<'a> Guarded<'a> {
         let request = world.aws.apigateway.update_stage().rest_api_id(api);
         let request = request.stage_name("page").patch_operations(operation);
         request.send().await?;
-        let alarm = world.cloud.output("ApiOutageAlarmName")?;
         Ok(Self {
             stack,
-            alarm: world.existing_alarm(alarm).await?,
+            alarm,
             service,
             hosts,
         })
