@@ -730,15 +730,16 @@ async fn what_is_in_place_follows_an_edit_of_its_policy_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_edit_that_cannot_be_followed_is_told_once_and_a_switch_forbids_it() {
+async fn an_edit_that_cannot_be_followed_is_told_once_and_a_dry_run_leaves_it() {
     let (world, stage) = thing_in_alarm();
     let event = alarm_event("a1", State::Alarm, world.now(), "event-1");
     stage.send(event, "r-1").await.unwrap();
     let put = revision(&world);
-    let switched = Stage::new(&world, true);
-    switched.policy(&longer());
+    let rehearsing = Stage::new(&world, true);
+    rehearsing.policy(&longer());
     passes(60).await;
-    switched.send(look(), "dry-run").await.unwrap();
+    rehearsing.send(look(), "dry-run").await.unwrap();
+    assert_eq!((revision(&world), told(&world).len()), (put, 1));
     world.inner().conflicts_to_come = 1_000;
     for nth in 0..9 {
         passes(60).await;

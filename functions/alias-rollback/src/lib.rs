@@ -281,8 +281,9 @@ impl Rounds<Self> for AliasRollback {
         _now: DateTime<Utc>,
     ) -> Option<Memory> {
         let memory = memory.filter(|memory| memory.shifting.is_some());
-        let memory = memory.cloned();
-        memory.map(|memory| memory.broken_off(Went::HalfWay))
+        memory
+            .cloned()
+            .map(|memory| memory.broken_off(Went::HalfWay))
     }
 
     /// No round asks for the next at once: the schedule begins it when the share was served for a while.

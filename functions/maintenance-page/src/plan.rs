@@ -425,19 +425,19 @@ pub fn reworded(
     (before, now): (&Page, &Page),
     put_up_at: DateTime<Utc>,
 ) -> Option<Notice> {
-    let mut old = worded(before, notice.clone());
-    let mut new = worded(now, notice.clone());
-    old.estimated_end = said_end(notice, estimated_end(before, put_up_at));
-    new.estimated_end = match (old.estimated_end, estimated_end(before, put_up_at)) {
-        // The estimate moves by as much as the policy's.
-        (Some(said), Some(was)) => estimated_end(now, put_up_at).map(|end| said + (end - was)),
-        _ => estimated_end(now, put_up_at),
+    let was = estimated_end(before, put_up_at);
+    let old = Notice {
+        estimated_end: said_end(notice, was),
+        ..worded(before, notice.clone())
     };
-    let edited = |one: &Page, other: &Page| {
-        worded(one, notice.clone()) != worded(other, notice.clone())
-            || one.page.estimated_end_minutes != other.page.estimated_end_minutes
+    // The estimate moves by as much as the policy's.
+    let put_off = old.estimated_end.zip(was).map(|(said, was)| said - was);
+    let end = estimated_end(now, put_up_at);
+    let new = Notice {
+        estimated_end: end.map(|end| end + put_off.unwrap_or_default()),
+        ..worded(now, notice.clone())
     };
-    if !edited(before, now) {
+    if old == new {
         return None;
     }
     let mut next = notice.clone();

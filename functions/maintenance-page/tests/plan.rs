@@ -92,6 +92,22 @@ fn held(snapshot: Snapshot) -> InPlace<Snapshot> {
     }
 }
 
+/// When a plan is made for the first time, and nothing is known besides.
+fn moment(event: &AlarmEvent) -> Moment<'_, MaintenancePage> {
+    Moment {
+        progress: None,
+        now: now(),
+        resuming: false,
+        event,
+        incident_id: INCIDENT,
+        memory: None,
+        begun: None,
+        overtaken: None,
+        in_place: None,
+        recovered: false,
+    }
+}
+
 fn decide(
     observed: &Observed,
     front: &str,
@@ -108,16 +124,11 @@ fn decide(
         })
     });
     let moment = Moment {
-        progress: None,
         now: at,
         resuming: begun.is_some(),
-        event: &event,
-        incident_id: INCIDENT,
-        memory: None,
         begun,
-        overtaken: None,
         in_place: in_place.as_ref(),
-        recovered: false,
+        ..moment(&event)
     };
     plan(observed, &policy(front), &moment)
 }
@@ -245,16 +256,8 @@ fn the_page_says_what_the_policy_gives_and_nothing_of_what_it_says_anyway() {
         policy.check().unwrap();
         let made = |now| {
             let moment = Moment {
-                progress: None,
                 now,
-                resuming: false,
-                event: &event,
-                incident_id: INCIDENT,
-                memory: None,
-                begun: None,
-                overtaken: None,
-                in_place: None,
-                recovered: false,
+                ..moment(&event)
             };
             acts(plan(&observed(front, None), &policy, &moment)).0
         };
@@ -273,7 +276,6 @@ fn the_page_says_what_the_policy_gives_and_nothing_of_what_it_says_anyway() {
     }
 }
 
-/// A value in a key-value store has at most 1,024 characters.
 /// What somebody wrote on the page by hand is theirs, and an estimate moves by as much as the policy's.
 #[test]
 fn a_page_that_is_up_takes_over_what_an_edit_of_its_policy_changed() {
@@ -282,18 +284,7 @@ fn a_page_that_is_up_takes_over_what_an_edit_of_its_policy_changed() {
         before.page.title = Some("Closed".to_owned());
         before.page.estimated_end_minutes = NonZeroU32::new(30);
         let event = event();
-        let moment = Moment {
-            progress: None,
-            now: now(),
-            resuming: false,
-            event: &event,
-            incident_id: INCIDENT,
-            memory: None,
-            begun: None,
-            overtaken: None,
-            in_place: None,
-            recovered: false,
-        };
+        let moment = moment(&event);
         let (put, _) = acts(plan(&observed(front, None), &before, &moment));
         let up = put.announced();
         let reword = |said: &Notice, edited: &Page| reworded(said, (&before, edited), now());
@@ -334,6 +325,7 @@ fn a_page_that_is_up_takes_over_what_an_edit_of_its_policy_changed() {
     }
 }
 
+/// A value in a key-value store has at most 1,024 characters.
 #[test]
 fn the_longest_notice_of_a_policy_fits_into_the_key_value_store() {
     let paths = [format!("/{}", "x".repeat(635))].into();
@@ -369,16 +361,8 @@ fn fits(policy: &mut Page, paths: std::collections::BTreeSet<String>) {
     let event = event();
     let incident_id = shared::ids::incident_id(&event.alarm_arn, event.changed_at);
     let moment = Moment {
-        progress: None,
-        now: now(),
-        resuming: false,
-        event: &event,
         incident_id: &incident_id,
-        memory: None,
-        begun: None,
-        overtaken: None,
-        in_place: None,
-        recovered: false,
+        ..moment(&event)
     };
     let (raised, _) = acts(plan(&observed("cloudfront", None), policy, &moment));
     let value = serde_json::to_string(&raised.announced()).unwrap();
@@ -541,16 +525,8 @@ fn the_page_is_where_it_was_put_whatever_the_policy_says_since() {
         unseen: None,
     });
     let moment = Moment {
-        progress: None,
-        now: now(),
-        resuming: false,
-        event: &event,
-        incident_id: INCIDENT,
-        memory: None,
-        begun: None,
-        overtaken: None,
         in_place: Some(&in_ledger),
-        recovered: false,
+        ..moment(&event)
     };
     let policy = policy("domain");
     let mut seen = observed("domain", None);

@@ -156,6 +156,23 @@ pub(crate) struct End<'a> {
     pub(crate) put_in_place: Option<Temporary>,
 }
 
+impl<'a> End<'a> {
+    /// An end that leaves nothing else behind.
+    pub(crate) fn of(status: Status, report: &'a Report) -> Self {
+        Self {
+            status,
+            report,
+            progress: None,
+            memory: None,
+            breaker: None,
+            continues_by: None,
+            restored: false,
+            settling: None,
+            put_in_place: None,
+        }
+    }
+}
+
 /// After a round.
 pub(crate) fn finished(
     facts: &Facts,

@@ -135,17 +135,7 @@ pub(crate) fn skipped(rule: Rule) -> Report {
 
 /// The end of a round that says nothing but its status.
 pub(crate) fn end(status: Status, report: &Report) -> End<'_> {
-    End {
-        status,
-        report,
-        progress: None,
-        memory: None,
-        breaker: None,
-        continues_by: None,
-        restored: false,
-        settling: None,
-        put_in_place: None,
-    }
+    End::of(status, report)
 }
 
 pub(crate) fn settling(place: &Place<'_>, second: i64) -> Settling {

@@ -199,20 +199,14 @@ impl<R: Remediation> Runtime<R> {
             detail: json!({"evidence": report.evidence, "taken_at": snapshot.taken_at}),
         };
         let entries: Vec<Entry> = kinds.iter().map(line).collect();
+        let status = if holds {
+            Status::Completed
+        } else {
+            Status::Failed
+        };
         let end = next::End {
-            status: if holds {
-                Status::Completed
-            } else {
-                Status::Failed
-            },
-            report: &report,
-            progress: None,
-            memory: None,
-            breaker: None,
-            continues_by: None,
             restored: holds,
-            settling: None,
-            put_in_place: None,
+            ..next::End::of(status, &report)
         };
         let written = self.finish(run, permit, &end, &entries).await;
         match written {

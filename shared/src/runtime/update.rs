@@ -33,15 +33,17 @@ impl<R: Remediation> Runtime<R> {
         tended: &Tended<R::Action>,
         facts: &Facts,
     ) -> Option<Report> {
+        if !<R::Reversal as Reversal<R>>::FOLLOWS_ITS_POLICY || !tended.listed {
+            return None;
+        }
+        let version = look.policy.as_ref()?.version;
         let standing = facts.standing.as_ref()?;
         let snapshot = standing.snapshot.as_ref()?;
         let policy = value("the policy", &tended.target).ok()?;
-        let follows = <R::Reversal as Reversal<R>>::FOLLOWS_ITS_POLICY;
-        if !follows || !tended.listed || look.policy.is_none() || standing.policy == policy {
+        if standing.policy == policy {
             return None;
         }
         let before = serde_json::from_value::<Target<R::Action>>(standing.policy.clone());
-        let version = look.policy.as_ref()?.version;
         let transition = items::update(snapshot, version);
         let run = self.behalf(look, tended, &snapshot.event, transition);
         let reads = self.reads_of(look, &run, &tended.alarms);
@@ -61,8 +63,8 @@ impl<R: Remediation> Runtime<R> {
             (_, _, Err(error)) => return failed(&error, error.is_transient()),
         };
         let resource = tended.target.action.resource();
-        let policy_of = |facts: &Facts| facts.standing.as_ref().map(|it| it.policy.clone());
-        let overtaken = policy_of(&facts).as_ref() != Some(&standing.policy);
+        let read_again = facts.standing.as_ref();
+        let overtaken = read_again.is_none_or(|it| it.policy != standing.policy);
         // A look that took its time would bring an older policy back.
         let outdated = overtaken || current.version != version;
         if outdated || switches.engaged(R::NAME, resource).is_some() {
@@ -173,21 +175,12 @@ impl<R: Remediation> Runtime<R> {
             summary: report.outcome.reason().to_owned(),
             detail: Value::Null,
         };
-        let end = next::End {
-            status: if again {
-                Status::Failed
-            } else {
-                Status::Completed
-            },
-            report,
-            progress: None,
-            memory: None,
-            breaker: None,
-            continues_by: None,
-            restored: false,
-            settling: None,
-            put_in_place: None,
+        let status = if again {
+            Status::Failed
+        } else {
+            Status::Completed
         };
+        let end = next::End::of(status, report);
         let now = self.suite.clock.now();
         let before = permit.facts();
         let mut after = next::finished(&before, run.place.event, &end, now);

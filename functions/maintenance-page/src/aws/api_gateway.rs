@@ -161,17 +161,20 @@ impl CustomDomain<'_> {
         let variables = self.variables().await?;
         let held = variables.get(&self.policy.holder());
         if held.is_some_and(|held| holder_of(held).0 == plan::BY) {
-            let page = Route {
-                api: self.policy.maintenance_api.clone(),
-                stage: self.policy.maintenance_stage.clone(),
-            };
-            self.take_name_off(&page, work).await?;
+            self.take_name_off(&self.page(), work).await?;
         }
         Ok(())
     }
 
+    fn page(&self) -> Route {
+        Route {
+            api: self.policy.maintenance_api.clone(),
+            stage: self.policy.maintenance_stage.clone(),
+        }
+    }
+
     fn is_page(&self, route: &Route) -> bool {
-        route.api == self.policy.maintenance_api && route.stage == self.policy.maintenance_stage
+        *route == self.page()
     }
 
     pub(super) fn failed<E>(
@@ -258,12 +261,9 @@ impl InFront for CustomDomain<'_> {
         notice: &Notice,
         work: &Work<'_, MaintenancePage>,
     ) -> Result<Moved, PageError> {
-        let page = Route {
-            api: self.policy.maintenance_api.clone(),
-            stage: self.policy.maintenance_stage.clone(),
-        };
         let clearance = work.clear("have the page say something else")?;
-        self.set_variables(&page, words(notice), clearance).await?;
+        self.set_variables(&self.page(), words(notice), clearance)
+            .await?;
         Ok(Moved::There)
     }
 

@@ -448,11 +448,14 @@ fn what_outlasts_its_alarm_waits_through_the_recovery_and_is_taken_up_after_it()
     assert_eq!(a_day_later.look_at, None);
 }
 
-#[test]
-fn what_was_begun_goes_on_after_the_recovery_where_it_outlasts_its_alarm() {
-    let event = event("High", State::Alarm, 0);
-    let asks = place(&event, "req-1");
-    let claimed = claimed(&Facts::default(), &asks, &Claiming::default(), 10);
+/// A run on an event that rests for a while after its first round.
+fn resting(event: &AlarmEvent) -> Facts {
+    let claimed = claimed(
+        &Facts::default(),
+        &place(event, "req-1"),
+        &Claiming::default(),
+        10,
+    );
     let rests = report(Outcome::Pending {
         reason: "it rests".to_owned(),
         check_again_at: at(60),
@@ -462,7 +465,13 @@ fn what_was_begun_goes_on_after_the_recovery_where_it_outlasts_its_alarm() {
         continues_by: Some(at(60)),
         ..end(Status::Continuing, &rests)
     };
-    let facts = finished(&claimed, &event, &resting, at(20));
+    finished(&claimed, event, &resting, at(20))
+}
+
+#[test]
+fn what_was_begun_goes_on_after_the_recovery_where_it_outlasts_its_alarm() {
+    let event = event("High", State::Alarm, 0);
+    let facts = resting(&event);
     for (outlasts_alarm, goes_on) in [(true, true), (false, false)] {
         let Verdict::Proceed(grounds) = after_recovery(&facts, &event, outlasts_alarm, 400) else {
             panic!("it does not go on");
@@ -477,17 +486,7 @@ fn what_was_begun_goes_on_after_the_recovery_where_it_outlasts_its_alarm() {
 fn what_is_half_done_is_ended_whatever_becomes_of_its_alarm() {
     let event = event("High", State::Alarm, 0);
     let asks = place(&event, "req-1");
-    let claimed = claimed(&Facts::default(), &asks, &Claiming::default(), 10);
-    let rests = report(Outcome::Pending {
-        reason: "it rests".to_owned(),
-        check_again_at: at(60),
-        continuation: None,
-    });
-    let resting = End {
-        continues_by: Some(at(60)),
-        ..end(Status::Continuing, &rests)
-    };
-    let facts = finished(&claimed, &event, &resting, at(20));
+    let facts = resting(&event);
     let grounds = |live, listed, half_done| {
         let verdict = decide(&Question {
             event: &event,
